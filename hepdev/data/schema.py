@@ -6,7 +6,7 @@
 __all__ = ['KINDS', 'POLAR', 'CARTESIAN', 'plain', 'Column', 'Schema', 'event_hash', 'Events', 'check_column', 'numeric',
            'source_values', 'source_labels']
 
-# %% ../../nbs/11_data.schema.ipynb #eb71de41
+# %% ../../nbs/11_data.schema.ipynb #cd6196c6
 import hashlib, math, warnings
 from dataclasses import dataclass, field, fields
 
@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 
-from ..core import DataError, HepdevError, check_name, key, mix64
+from ..core import DataError, check_name, key, mix64
 
 # %% ../../nbs/11_data.schema.ipynb #d7a80474
 KINDS = ('continuous', 'categorical', 'spectator')
@@ -68,7 +68,7 @@ class Schema:
         for k, v in dict(columns=(*self.columns, *extra), event_id=ids, classes=classes, vectors=vectors).items(): object.__setattr__(self, k, v)
         self._check_columns(); self._check_classes(); self._check_vectors()
 
-# %% ../../nbs/11_data.schema.ipynb #817c9f73
+# %% ../../nbs/11_data.schema.ipynb #ae7e6f1c
 @patch
 def _check_columns(self:Schema):
     "Each name has one meaning."
@@ -92,11 +92,11 @@ def _check_vectors(self:Schema):
     for name, parts in self.vectors.items():
         valid = CARTESIAN if set(parts) & set(CARTESIAN) else POLAR
         for part, column in parts.items():
-            check_name(f"part of vector {name!r}", part, valid); check_name('column', column, self.continuous)
+            check_name(f"part of vector {name!r} called", part, valid); check_name('column', column, self.continuous)
             if column in used: raise DataError(f"Column {column!r} is part of the vectors {used[column]!r} and {name!r}. It can belong to one only.")
             used[column] = name
 
-# %% ../../nbs/11_data.schema.ipynb #48ddbce5
+# %% ../../nbs/11_data.schema.ipynb #e8c91a2b
 @patch(as_prop=True)
 def names(self:Schema):
     "Names of all columns, spectators too, in order; target and weight are not among them."
@@ -122,6 +122,11 @@ def features(self:Schema):
     "Names of the continuous and categorical columns, in order."
     return [c.name for c in self.columns if c.kind != 'spectator']
 
+@patch(as_prop=True)
+def n_classes(self:Schema):
+    "Number of classes; None for regression or without a target."
+    return self.classes and len(set(self.classes.values()))
+
 @patch
 def __getitem__(self:Schema,
     name:str, # of a column
@@ -129,11 +134,11 @@ def __getitem__(self:Schema,
     "The column called `name`."
     return self.columns[self.names.index(check_name('column', name, self.names))]
 
-# %% ../../nbs/11_data.schema.ipynb #086ffdd0
+# %% ../../nbs/11_data.schema.ipynb #87c9b793
 def _from(kind, d, where):
     "A dataclass from a dict that may hold only its fields."
     valid = [f.name for f in fields(kind)]
-    for k in d: check_name(f'entry of {where}', k, valid)
+    for k in d: check_name(f'entry of the {where} called', k, valid)
     return kind(**d)
 
 @patch
@@ -152,11 +157,12 @@ def from_dict(cls:Schema,
     columns = tuple(_from(Column, c, 'column') for c in d.get('columns', ()))
     return _from(cls, {**d, 'columns': columns, 'classes': d.get('classes') and dict(d['classes'])}, 'schema')
 
-# %% ../../nbs/11_data.schema.ipynb #92ba4a0c
+# %% ../../nbs/11_data.schema.ipynb #1aab9b29
 def _bits(values, name):
     "64 bits for each value of an identifying column: whole numbers as they are, words through BLAKE2."
     values = np.asarray(values)
-    if (bad := np.flatnonzero(pd.isna(values))).size: raise DataError(f"Column {name!r} identifies events but is empty in {_rows(bad)}. Every event needs an id.")
+    if (bad := np.flatnonzero(pd.isna(values))).size:
+        raise DataError(f"Column {name!r} identifies events but is empty in {_rows(bad)}. Every event needs an id.")
     if values.dtype.kind in 'iub': return values.astype(np.uint64)
     if values.dtype.kind == 'f':
         if (bad := np.flatnonzero((values % 1 != 0) | (abs(values) > 2**53))).size:
@@ -270,15 +276,15 @@ def source_labels(
     first = {code: label for label, code in reversed(schema.classes.items())}
     return np.asarray([first[c] for c in range(len(first))])[y]
 
-# %% ../../nbs/11_data.schema.ipynb #dd7bb9b4
+# %% ../../nbs/11_data.schema.ipynb #ab06f7e7
 def _values(df, name, source):
     "One column as a plain array; pandas' own nullable types become numpy's."
-    check_name(f'column in {source}', name, df.columns)
+    check_name(f'column in {source} called', name, df.columns)
     col = df[name]
     if col.ndim > 1: raise DataError(f"Column {name!r} occurs {col.shape[1]} times in {source}. Rename or drop all but one.")
     if isinstance(col.dtype, np.dtype): return col.to_numpy()
-    if pd.api.types.is_numeric_dtype(col): return col.to_numpy(float, na_value=np.nan) if col.isna().any() else col.to_numpy(col.dtype.numpy_dtype if hasattr(col.dtype, 'numpy_dtype') else None)
-    return col.to_numpy(object)
+    if not pd.api.types.is_numeric_dtype(col): return col.to_numpy(object)
+    return col.to_numpy(float, na_value=np.nan) if col.isna().any() else col.to_numpy(getattr(col.dtype, 'numpy_dtype', None))
 
 def _continuous(values, column, source, entry):
     "Float32, with the declared missing value as NaN; anything else that is not finite is an error."
@@ -317,22 +323,21 @@ def _spectator(values):
     if values.dtype.kind != 'O': return values
     return np.where(pd.isna(values), '', values).astype(str)
 
-# %% ../../nbs/11_data.schema.ipynb #8823f499
+# %% ../../nbs/11_data.schema.ipynb #2212f770
 @patch
 def parse(self:Schema,
     df,                  # DataFrame or dict of columns, (N,) each; column order is free and other columns are ignored
-    *, target:bool=True, # are label and weight required? Else they are read where they can be
+    *, target:bool=True, # are label, weight, id and spectators required? Else they are read where they can be
     source:str='table',  # what to call `df` in errors; also the id of events without an id column
     entry:int=0,         # number of the first row, where `df` is part of something longer
 )->Events: # raises `UnknownName`, `DataError`
     "Read a table by this schema."
     df = df if isinstance(df, pd.DataFrame) else pd.DataFrame(df)
     if not len(df): raise DataError(f"{source} has no events.")
-    given = [n for n in (*self.event_id, self.sample) if n is not None]
-    lost = set(given) - set(df.columns) if not target else set()
+    lost = set() if target else set(self.spectators) - set(df.columns)
     x = {c.name: self._column(df, c, source, entry) for c in self.columns if c.name not in lost}
     y, w = ((self._truth if target else self._try_truth)(df, what, source, entry) for what in ('target', 'weight'))
-    return Events(self, x, y, w, self._identity({} if lost else {n: _values(df, n, source) for n in given}, len(df), lost, source, entry))
+    return Events(self, x, y, w, self._identity(df, lost, source, entry))
 
 @patch
 def _column(self:Schema, df, c, source, entry):
@@ -349,7 +354,7 @@ def _truth(self:Schema, df, what, source, entry):
     if what == 'weight' or self.classes is None: return _finite(values, name, source, entry)
     return np.array(list(self.classes.values()), np.int64)[_codes(values, list(self.classes), name, source, entry, 'classes')]
 
-# %% ../../nbs/11_data.schema.ipynb #a2e9c597
+# %% ../../nbs/11_data.schema.ipynb #3268871f
 @patch
 def _try_truth(self:Schema, df, what, source, entry):
     "`_truth` where it is there and valid; a warning where it is there and not valid."
@@ -358,10 +363,12 @@ def _try_truth(self:Schema, df, what, source, entry):
     except DataError as e: warnings.warn(f"{what.capitalize()} not used: {e}", stacklevel=3)
 
 @patch
-def _identity(self:Schema, ids, n, lost, source, entry):
+def _identity(self:Schema, df, lost, source, entry):
     "Hash of the id columns; of source and row where there are none, said aloud."
-    if ids and self.event_id: return event_hash(ids)
-    why = f"{source} lacks {', '.join(map(repr, sorted(lost)))}" if lost else 'The schema names no event_id'
+    ids = [n for n in (*self.event_id, self.sample) if n is not None]
+    lost = [n for n in ids if n in lost]
+    if self.event_id and not lost: return event_hash({n: _values(df, n, source) for n in ids})
+    why = f"{source} lacks {', '.join(map(repr, lost))}" if lost else 'The schema names no event_id'
     warnings.warn(f"{why}: an event of {source} is known only by source name and row number. Shuffle, cut or rename the file and its events will "
                   "not be recognised, not even as training events.", stacklevel=3)
-    return event_hash({'source': np.full(n, source), 'entry': entry + np.arange(n)})
+    return event_hash({'source': np.full(len(df), source), 'entry': entry + np.arange(len(df))})

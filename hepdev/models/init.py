@@ -31,15 +31,16 @@ def seeded(
         torch.manual_seed(key(*parts))
         yield
 
-# %% ../../nbs/20_models.init.ipynb #fc939181
+# %% ../../nbs/20_models.init.ipynb #7ca5bc41
 def _shift_xor(z, n): return z ^ ((z >> n) & ((1 << (64-n)) - 1))
 
 def bits(
     keys:Tensor, # (M,) int64, one stream's key for each member
     n:int,       # numbers of each stream
+    *, start:int=0, # how many to skip
 )->Tensor: # (M,n) int64, all 64 bits random
-    "The first `n` entries of each stream (SplitMix64)."
-    z = keys[:, None] + torch.arange(1, n+1, device=keys.device)*-7046029254386353131
+    "Entries `start` to `start + n` of each stream (SplitMix64)."
+    z = keys[:, None] + torch.arange(start+1, start+n+1, device=keys.device)*-7046029254386353131
     z = _shift_xor(z, 30)*-4658895280553007687
     z = _shift_xor(z, 27)*-7723592293110705685
     return _shift_xor(z, 31)
