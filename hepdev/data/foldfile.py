@@ -75,7 +75,7 @@ def _stored(ev, name, words):
     codes, unique = pd.factorize(values)
     return np.array([known.setdefault(str(u), len(known)) for u in unique], np.int32)[codes]
 
-# %% ../../nbs/13_data.foldfile.ipynb #2c9f9dfd
+# %% ../../nbs/13_data.foldfile.ipynb #12147f74
 def write_foldfile(
     path,                    # of the file to make
     events,                  # `Events`, or an iterable of them, piece by piece
@@ -98,6 +98,7 @@ def write_foldfile(
         seal(part)
     return path
 
+# %% ../../nbs/13_data.foldfile.ipynb #00204ee0
 def _finish(f, schema, words):
     "Check that all columns are of one length; add what describes them."
     for name, data in _datasets(f).items():
@@ -106,7 +107,6 @@ def _finish(f, schema, words):
     for name, known in words.items(): f.create_dataset('words/' + quote(name, safe=''), data=list(known), dtype=h5py.string_dtype())
     f.attrs['complete'] = True
 
-# %% ../../nbs/13_data.foldfile.ipynb #b9ca50bf
 def _check_ours(path):
     "Only a fold file may be overwritten, whole or not."
     ours = path.is_file() and _head(path).startswith(MAGIC)
@@ -121,7 +121,21 @@ def _difference(a, b):
     a, b = a.to_dict(), b.to_dict()
     return next(f"{k} is {a[k]} and {b[k]}" for k in a if a[k] != b[k])
 
-# %% ../../nbs/13_data.foldfile.ipynb #aed1d736
+# %% ../../nbs/13_data.foldfile.ipynb #0e4da442
+def _open(path):
+    "The HDF5 part of a file whose seal was checked."
+    try: f = h5py.File(path, 'r', locking='best-effort')
+    except OSError as e: raise FileError(f"{path} cannot be read as HDF5: {e}. Make it again.") from None
+    if not f.attrs.get('complete', False): raise FileError(f"{path} is unfinished. Make it again.")
+    return f
+
+def _fault(f, columns):
+    "What is wrong with the columns of a file; None if nothing is."
+    if lost := [n for n, d in columns.items() if d is None]: return f"column {lost[0]!r} is missing"
+    if any(d.file != f or d.is_virtual or d.external for d in columns.values()): return "it takes columns from other files"
+    if any(len(d) != len(f['hash']) for d in _datasets(f).values()): return "its columns differ in length"
+
+# %% ../../nbs/13_data.foldfile.ipynb #fd5ed240
 class FoldFile:
     "Events in a file; the columns stay there until they are asked for."
     def __init__(self,
@@ -130,33 +144,23 @@ class FoldFile:
     ): # raises `FileError`
         self.path = Path(path)
         check_seal(self.path, verify=verify)
-        try: self._f = h5py.File(self.path, 'r', locking='best-effort')
-        except OSError as e: raise FileError(f"{self.path} cannot be read as HDF5: {e}. Make it again.") from None
-        if not self._f.attrs.get('complete', False): raise FileError(f"{self.path} is unfinished. Make it again.")
+        self._f = _open(self.path)
         self.schema = Schema.from_dict(json.loads(self._f['schema'][()]))
         self._data = {n: self._f.get(_place(n)) for n in self.schema.names}
-        if fault := _fault(self._f, self._data):
-            self.close()
-            raise FileError(f"{self.path} is damaged: {fault}. Make it again.")
+        if fault := _fault(self._f, self._data): raise FileError(f"{self.path} is damaged: {fault}. Make it again.")
     def __len__(self): return len(self._f['hash'])
     def __repr__(self): return f"FoldFile({str(self.path)!r}: {len(self)} events, {len(self.schema.features)} features)"
     def __enter__(self): return self
     def __exit__(self, *_): self.close()
     def close(self): self._f.close()
     @cached_property
-    def hash(self): return self._f['hash'][:]                                # (N,) uint64 identity of each event
+    def hash(self): return self._f['hash'][:] # (N,) uint64
     @cached_property
-    def y(self): return self._f['target'][:] if 'target' in self._f else None # (N,) int64 classes or float64 target
+    def y(self): return self._f['target'][:] if 'target' in self._f else None # (N,)
     @cached_property
-    def w(self): return self._f['weight'][:] if 'weight' in self._f else None # (N,) float64 weights
+    def w(self): return self._f['weight'][:] if 'weight' in self._f else None # (N,)
 
-# %% ../../nbs/13_data.foldfile.ipynb #7c0afee0
-def _fault(f, columns):
-    "What is wrong with the columns of a file; None if nothing is."
-    if lost := [n for n, d in columns.items() if d is None]: return f"column {lost[0]!r} is missing"
-    if any(d.file != f or d.is_virtual or d.external for d in columns.values()): return "it takes columns from other files"
-    if any(len(d) != len(f['hash']) for d in _datasets(f).values()): return "its columns differ in length"
-
+# %% ../../nbs/13_data.foldfile.ipynb #8be0b8fe
 def _read(data, rows):
     "Values of a dataset in the order of `rows`: the span that holds them is read in one go."
     if rows is None: return data[:]
@@ -199,7 +203,7 @@ def tensor(self:FoldFile,
     import torch
     return torch.from_numpy(self.columns(names, rows))
 
-# %% ../../nbs/13_data.foldfile.ipynb #8e42c120
+# %% ../../nbs/13_data.foldfile.ipynb #0540c87a
 @patch
 def events(self:FoldFile,
     rows=None,  # positions, a mask or a slice; None for all
@@ -215,6 +219,7 @@ def take(self:FoldFile, rows)->Events:
     "Some of the events in memory, in the order asked for."
     return self.events(rows)
 
+# %% ../../nbs/13_data.foldfile.ipynb #7243265c
 @patch
 def df(self:FoldFile,
     rows=None,    # positions, a mask or a slice; None for all

@@ -17,17 +17,19 @@ from tqdm import tqdm
 from ..core import DataError, FileError, publish
 from .schema import Column, Schema
 
-# %% ../../nbs/19_data.higgsml.ipynb #fde3fee3
-DERIVED = ('DER_mass_MMC', 'DER_mass_transverse_met_lep', 'DER_mass_vis', 'DER_pt_h', 'DER_deltaeta_jet_jet', 'DER_mass_jet_jet', 'DER_prodeta_jet_jet', 'DER_deltar_tau_lep',
-           'DER_pt_tot', 'DER_sum_pt', 'DER_pt_ratio_lep_tau', 'DER_met_phi_centrality', 'DER_lep_eta_centrality')
+# %% ../../nbs/19_data.higgsml.ipynb #feeb26bd
+DERIVED = ('DER_mass_MMC', 'DER_mass_transverse_met_lep', 'DER_mass_vis', 'DER_pt_h', 'DER_deltaeta_jet_jet', 'DER_mass_jet_jet',
+           'DER_prodeta_jet_jet', 'DER_deltar_tau_lep', 'DER_pt_tot', 'DER_sum_pt', 'DER_pt_ratio_lep_tau', 'DER_met_phi_centrality', 'DER_lep_eta_centrality')
 PRIMITIVE = ('PRI_tau_pt', 'PRI_tau_eta', 'PRI_tau_phi', 'PRI_lep_pt', 'PRI_lep_eta', 'PRI_lep_phi', 'PRI_met', 'PRI_met_phi', 'PRI_met_sumet', 'PRI_jet_num',
-             'PRI_jet_leading_pt', 'PRI_jet_leading_eta', 'PRI_jet_leading_phi', 'PRI_jet_subleading_pt', 'PRI_jet_subleading_eta', 'PRI_jet_subleading_phi', 'PRI_jet_all_pt')
+             'PRI_jet_leading_pt', 'PRI_jet_leading_eta', 'PRI_jet_leading_phi',
+             'PRI_jet_subleading_pt', 'PRI_jet_subleading_eta', 'PRI_jet_subleading_phi', 'PRI_jet_all_pt')
 MISSING = ('DER_mass_MMC', 'DER_deltaeta_jet_jet', 'DER_mass_jet_jet', 'DER_prodeta_jet_jet', 'DER_lep_eta_centrality') + PRIMITIVE[10:16]
 
 def _column(name):
     "A feature of the challenge with its unit and missing code."
     if name == 'PRI_jet_num': return Column(name, 'categorical', categories=(0, 1, 2, 3))
-    unit = 'rad' if name.endswith('_phi') else 'GeV' if any(p in name for p in ('_mass', '_pt', '_met', '_sumet')) and 'ratio' not in name and 'centrality' not in name else ''
+    pure = name.endswith(('ratio_lep_tau', 'centrality'))
+    unit = 'rad' if name.endswith('_phi') else 'GeV' if any(p in name for p in ('_mass', '_pt', '_met')) and not pure else ''
     return Column(name, unit=unit, missing=-999. if name in MISSING else None)
 
 # %% ../../nbs/19_data.higgsml.ipynb #58c75573

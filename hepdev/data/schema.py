@@ -96,7 +96,7 @@ def _check_vectors(self:Schema):
             if column in used: raise DataError(f"Column {column!r} is part of the vectors {used[column]!r} and {name!r}. It can belong to one only.")
             used[column] = name
 
-# %% ../../nbs/11_data.schema.ipynb #e8c91a2b
+# %% ../../nbs/11_data.schema.ipynb #e64d6b58
 @patch(as_prop=True)
 def names(self:Schema):
     "Names of all columns, spectators too, in order; target and weight are not among them."
@@ -117,6 +117,7 @@ def spectators(self:Schema):
     "Names of the columns that are carried along and never trained on, in order."
     return [c.name for c in self.columns if c.kind == 'spectator']
 
+# %% ../../nbs/11_data.schema.ipynb #4e2423a0
 @patch(as_prop=True)
 def features(self:Schema):
     "Names of the continuous and categorical columns, in order."
@@ -199,6 +200,24 @@ class Events:
     def __len__(self): return len(self.hash)
     def __repr__(self): return f"Events({len(self)} events, {len(self.schema.features)} features)"
 
+# %% ../../nbs/11_data.schema.ipynb #eda07c60
+def check_column(
+    x:dict,   # columns by name
+    name:str, # one of them
+)->np.ndarray: # raises `UnknownName`
+    "The column, or an error with the nearest name."
+    check_name('column', name, x)
+    return x[name]
+
+def numeric(
+    schema:Schema, # that the column belongs to
+    name:str,      # column
+    dtype:np.dtype, # of its values
+)->str: # `name`
+    "The name of a column of numbers; words cannot go into an array of floats."
+    if dtype.kind in 'iufb': return name
+    raise DataError(f"Column {name!r} holds words ({schema[name].kind}). Ask for it in df().")
+
 # %% ../../nbs/11_data.schema.ipynb #e92dc0d6
 @patch
 def take(self:Events,
@@ -226,25 +245,7 @@ def folds(self:Events,
     "The fold of each event, which depends on its id alone."
     return (self.hash % np.uint64(k)).astype(np.int64)
 
-# %% ../../nbs/11_data.schema.ipynb #eda07c60
-def check_column(
-    x:dict,   # columns by name
-    name:str, # one of them
-)->np.ndarray: # raises `UnknownName`
-    "The column, or an error with the nearest name."
-    check_name('column', name, x)
-    return x[name]
-
-def numeric(
-    schema:Schema, # that the column belongs to
-    name:str,      # column
-    dtype:np.dtype, # of its values
-)->str: # `name`
-    "The name of a column of numbers; words cannot go into an array of floats."
-    if dtype.kind in 'iufb': return name
-    raise DataError(f"Column {name!r} holds words ({schema[name].kind}). Ask for it in df().")
-
-# %% ../../nbs/11_data.schema.ipynb #0208c949
+# %% ../../nbs/11_data.schema.ipynb #15b969bf
 def source_values(
     schema:Schema,     # that the events were parsed by
     name:str,          # column
@@ -256,6 +257,15 @@ def source_values(
     if column.missing in (None, 'nan') or not np.isnan(values).any(): return values
     return np.where(np.isnan(values), np.float32(column.missing), values)
 
+def source_labels(
+    schema:Schema, # with classes
+    y:np.ndarray,  # (N,) class codes
+)->np.ndarray: # (N,) labels
+    "Labels of classes; where several labels share a class, the first of them."
+    first = {code: label for label, code in reversed(schema.classes.items())}
+    return np.asarray([first[c] for c in range(len(first))])[y]
+
+# %% ../../nbs/11_data.schema.ipynb #0ccb03e1
 @patch
 def df(self:Events,
     rows=None,    # positions, a mask or a slice; None for all
@@ -268,15 +278,7 @@ def df(self:Events,
     if ev.w is not None: out[s.weight] = ev.w
     return pd.DataFrame(out if columns is None else {n: check_column(out, n) for n in columns})
 
-def source_labels(
-    schema:Schema, # with classes
-    y:np.ndarray,  # (N,) class codes
-)->np.ndarray: # (N,) labels
-    "Labels of classes; where several labels share a class, the first of them."
-    first = {code: label for label, code in reversed(schema.classes.items())}
-    return np.asarray([first[c] for c in range(len(first))])[y]
-
-# %% ../../nbs/11_data.schema.ipynb #ab06f7e7
+# %% ../../nbs/11_data.schema.ipynb #5e7502c5
 def _values(df, name, source):
     "One column as a plain array; pandas' own nullable types become numpy's."
     check_name(f'column in {source} called', name, df.columns)
@@ -288,6 +290,7 @@ def _values(df, name, source):
 
 def _continuous(values, column, source, entry):
     "Float32, with the declared missing value as NaN; anything else that is not finite is an error."
+    if values.dtype.kind in 'mMc': raise DataError(f"Column {column.name!r} of {source} has type {values.dtype}. Make it real numbers.")
     if values.dtype.kind not in 'iufb':
         number = pd.to_numeric(pd.Series(values), errors='coerce').to_numpy(float)
         if (bad := np.flatnonzero(np.isnan(number) & ~pd.isna(values))).size:
@@ -301,10 +304,11 @@ def _continuous(values, column, source, entry):
     x[gone] = np.nan
     return x
 
-# %% ../../nbs/11_data.schema.ipynb #64e50fd1
+# %% ../../nbs/11_data.schema.ipynb #b0f12d57
 def _codes(values, valid, name, source, entry, what):
     "Position of each value in `valid`; a value that is not there is an error."
-    codes = pd.Index(valid).get_indexer(pd.Index(values))
+    number = lambda v: pd.Index(v).astype(np.int8) if pd.Index(v).dtype == bool else pd.Index(v)
+    codes = number(valid).get_indexer(number(values))
     if (bad := np.flatnonzero(codes < 0)).size:
         given = values[bad[0]]
         raise DataError(f"Column {name!r} of {source} has {plain(given)!r} in {_rows(bad, entry)}, which is none of its {what}: "
@@ -323,7 +327,7 @@ def _spectator(values):
     if values.dtype.kind != 'O': return values
     return np.where(pd.isna(values), '', values).astype(str)
 
-# %% ../../nbs/11_data.schema.ipynb #2212f770
+# %% ../../nbs/11_data.schema.ipynb #5fb0ff95
 @patch
 def parse(self:Schema,
     df,                  # DataFrame or dict of columns, (N,) each; column order is free and other columns are ignored
@@ -346,6 +350,7 @@ def _column(self:Schema, df, c, source, entry):
     if c.kind == 'categorical': return _codes(values, c.categories, c.name, source, entry, 'categories')
     return _continuous(values, c, source, entry) if c.kind == 'continuous' else _spectator(values)
 
+# %% ../../nbs/11_data.schema.ipynb #527f6cd4
 @patch
 def _truth(self:Schema, df, what, source, entry):
     "Labels, regression target or weights; None where the schema names none."
@@ -354,7 +359,6 @@ def _truth(self:Schema, df, what, source, entry):
     if what == 'weight' or self.classes is None: return _finite(values, name, source, entry)
     return np.array(list(self.classes.values()), np.int64)[_codes(values, list(self.classes), name, source, entry, 'classes')]
 
-# %% ../../nbs/11_data.schema.ipynb #3268871f
 @patch
 def _try_truth(self:Schema, df, what, source, entry):
     "`_truth` where it is there and valid; a warning where it is there and not valid."
@@ -362,6 +366,7 @@ def _try_truth(self:Schema, df, what, source, entry):
     try: return self._truth(df, what, source, entry)
     except DataError as e: warnings.warn(f"{what.capitalize()} not used: {e}", stacklevel=3)
 
+# %% ../../nbs/11_data.schema.ipynb #f7b7c154
 @patch
 def _identity(self:Schema, df, lost, source, entry):
     "Hash of the id columns; of source and row where there are none, said aloud."

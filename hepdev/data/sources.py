@@ -157,7 +157,7 @@ def command(
     run = call_parse(guarded)
     return run
 
-# %% ../../nbs/17_data.sources.ipynb #66b5b171
+# %% ../../nbs/17_data.sources.ipynb #b74408e4
 def describe_schema(
     schema:Schema,
 )->str: # a few lines
@@ -166,7 +166,8 @@ def describe_schema(
              f"{len(schema.categorical)} categorical: {', '.join(f'{n} {list(schema[n].categories)}' for n in schema.categorical) or 'none'}",
              f"{len(schema.spectators)} carried along: {', '.join(schema.spectators) or 'none'}",
              f"vectors: {', '.join(schema.vectors) or 'none'}",
-             f"target: {schema.target} {'' if schema.classes is None else schema.classes}".rstrip(), f"weight: {schema.weight}", f"event id: {', '.join(schema.event_id) or None}"]
+             f"target: {schema.target} {'' if schema.classes is None else schema.classes}".rstrip(),
+             f"weight: {schema.weight}", f"event id: {', '.join(schema.event_id) or None}"]
     return '\n'.join('  ' + line for line in lines)
 
 # %% ../../nbs/17_data.sources.ipynb #74036722

@@ -117,7 +117,7 @@ def roc_auc(
     fpr, tpr, _ = roc_curve(score, y, w)
     return torch.trapezoid(tpr, fpr, dim=-1)
 
-# %% ../../nbs/30_evaluate.metrics.ipynb #b9e68204
+# %% ../../nbs/30_evaluate.metrics.ipynb #6a66816b
 def check_prob(
     prob:Tensor, # (...,N)
     w:Tensor,    # (...,N) weight
@@ -127,6 +127,7 @@ def check_prob(
     if len(odd): raise DataError(f"{len(odd)} probabilities lie outside [0, 1], such as {odd[0]:.4g}. Apply sigmoid or softmax to logits first.")
     return prob
 
+# %% ../../nbs/30_evaluate.metrics.ipynb #06c62e02
 def accuracy(
     score,             # (...,N)
     y,                 # (...,N) or (N,) 1 for signal, 0 for background
@@ -159,7 +160,7 @@ def brier(
     prob, y, w = binary_events(prob, y, w)
     return weighted_mean((check_prob(prob, w) - y)**2, w)
 
-# %% ../../nbs/30_evaluate.metrics.ipynb #d9b1b048
+# %% ../../nbs/30_evaluate.metrics.ipynb #7aa5da22
 def class_events(
     prob,   # (...,N,C) probability of each class
     y,      # (...,N) or (N,) class, 0 to C-1
@@ -174,6 +175,7 @@ def class_events(
     if off.any(): raise DataError(f"The probabilities of {off.sum()} events do not sum to 1. Apply softmax to logits first.")
     return prob, y, w
 
+# %% ../../nbs/30_evaluate.metrics.ipynb #0274c7c5
 def log_loss_multiclass(
     prob,   # (...,N,C) probability of each class
     y,      # (...,N) or (N,) class
@@ -184,7 +186,7 @@ def log_loss_multiclass(
     truth = y[:1].long().where(w[:1] != 0, 0)
     return weighted_mean((-prob.gather(0, truth)[0].log()).clamp(max=100), w[0])
 
-# %% ../../nbs/30_evaluate.metrics.ipynb #2ea182b6
+# %% ../../nbs/30_evaluate.metrics.ipynb #f75095e3
 def accuracy_multiclass(
     prob,   # (...,N,C) probability of each class
     y,      # (...,N) or (N,) class
@@ -195,6 +197,7 @@ def accuracy_multiclass(
     right = (prob.argmax(0) == y[0]).double()
     return weighted_mean(right.where(~prob.isnan().any(0), math.nan), w[0])
 
+# %% ../../nbs/30_evaluate.metrics.ipynb #88e13567
 def auc_per_class(
     prob,   # (...,N,C) probability of each class
     y,      # (...,N) or (N,) class
@@ -213,7 +216,7 @@ def auc_multiclass(
     "Mean over the classes of one-against-rest areas: each class has one voice, however rare."
     return auc_per_class(prob, y, w).mean(-1)
 
-# %% ../../nbs/30_evaluate.metrics.ipynb #95941a26
+# %% ../../nbs/30_evaluate.metrics.ipynb #1aa602a6
 def residuals(
     pred,   # (...,N) prediction, unit of the target
     y,      # (...,N) or (N,) target
@@ -234,6 +237,7 @@ def mse(
     r, w = residuals(pred, y, w)
     return weighted_mean(r**2, w)
 
+# %% ../../nbs/30_evaluate.metrics.ipynb #eff581b7
 def mae(
     pred,   # (...,N) prediction
     y,      # (...,N) or (N,) target
@@ -243,7 +247,7 @@ def mae(
     r, w = residuals(pred, y, w)
     return weighted_mean(r.abs(), w)
 
-# %% ../../nbs/30_evaluate.metrics.ipynb #48f9f665
+# %% ../../nbs/30_evaluate.metrics.ipynb #09ab8b9a
 def pull_mean(
     pred,     # (...,N) prediction
     y,        # (...,N) or (N,) target
@@ -255,6 +259,7 @@ def pull_mean(
     r, w = residuals(pred, y, w)
     return weighted_mean(r/as_tensor(sigma, r.device), w)
 
+# %% ../../nbs/30_evaluate.metrics.ipynb #f145cc7d
 def pull_std(
     pred,     # (...,N) prediction
     y,        # (...,N) or (N,) target
@@ -267,7 +272,7 @@ def pull_std(
     pull = r/as_tensor(sigma, r.device)
     return weighted_mean((pull - weighted_mean(pull, w)[..., None])**2, w).sqrt()
 
-# %% ../../nbs/30_evaluate.metrics.ipynb #8373223b
+# %% ../../nbs/30_evaluate.metrics.ipynb #fc01f85c
 def weighted_quantile(
     x,      # (...,N)
     q,      # (Q,) shares in [0, 1]
@@ -283,6 +288,7 @@ def weighted_quantile(
     at = torch.searchsorted(below.cummax(-1).values, share*(1 - 1e-12)).clamp(max=x.shape[-1]-1)
     return x.gather(-1, at).where(~x.isnan().any(-1, keepdim=True), math.nan)
 
+# %% ../../nbs/30_evaluate.metrics.ipynb #8ac28950
 def resolution(
     pred,   # (...,N) prediction
     y,      # (...,N) or (N,) target, not 0

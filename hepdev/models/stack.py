@@ -36,7 +36,7 @@ class Linear(Block):
     )->Tensor: # (M,B,n_out)
         return torch.baddbmm(self.bias[..., None], self.weight, x.mT).mT
 
-# %% ../../nbs/21_models.stack.ipynb #f2ccd72b
+# %% ../../nbs/21_models.stack.ipynb #17b53157
 class Stacked(Block):
     "An ordinary module, written for one member, acting on all."
     def __init__(self,
@@ -51,14 +51,20 @@ class Stacked(Block):
 
     def forward(self, *x):
         self.module.train(self.training)
+        x = _shared(x, len(next(iter(self.tensors().values()))))
         if self.mapped is None: self.mapped = self.agrees(x)
         return (self.mapping if self.mapped else self.loop)(x)
 
-# %% ../../nbs/21_models.stack.ipynb #4721470a
+# %% ../../nbs/21_models.stack.ipynb #a71e7de7
 def _member(x, m):
     "Member `m` of a tensor, a dict or a tuple of them."
     if isinstance(x, dict): return {k: _member(v, m) for k, v in x.items()}
     return tuple(_member(v, m) for v in x) if isinstance(x, (tuple, list)) else x[m]
+
+def _shared(x, members):
+    "What all members share (a leading axis of 1), seen by each."
+    if isinstance(x, dict): return {k: _shared(v, members) for k, v in x.items()}
+    return tuple(_shared(v, members) for v in x) if isinstance(x, (tuple, list)) else x.expand(members, *x.shape[1:])
 
 # %% ../../nbs/21_models.stack.ipynb #f74d1e5a
 @patch
@@ -114,17 +120,24 @@ class Ensemble(nn.Module):
     def forward(self, x): return self.net(x)
     def extra_repr(self): return f'members={len(self)}, weights of each={self.rows.shape[1]}'
 
-# %% ../../nbs/21_models.stack.ipynb #2e40752c
+# %% ../../nbs/21_models.stack.ipynb #6bdac140
 @patch
 def _bind(self:Ensemble, rows):
-    "Make the modules' parameters and gradients views of `rows` and of a matrix of its shape."
-    self.rows, self.grads, start = rows, torch.zeros_like(rows), 0
+    "Make the modules' parameters views of `rows`, and views of the same shapes of a matrix for gradients."
+    self.rows, self.grads, self.slopes, start = rows, torch.zeros_like(rows), [], 0
     for p in self.net.parameters():
-        shape = (len(rows), *p.shape[1:])
-        p.grad, part = None, slice(start, start + p[0].numel())
+        shape, part = (len(rows), *p.shape[1:]), slice(start, start + p[0].numel())
         p.data = rows[:, part].view(shape)
-        p.grad = self.grads[:, part].view(shape)
+        self.slopes.append(self.grads[:, part].view(shape))
         start = part.stop
+
+@patch
+def backward(self:Ensemble,
+    loss:Tensor, # (M,) of each member
+):
+    "Each member's gradient of its own loss, into the matrix `grads`; what was there is replaced."
+    slopes = torch.autograd.grad(loss.sum(), [*self.net.parameters()], allow_unused=True)
+    for to, slope in zip(self.slopes, slopes): to.zero_() if slope is None else to.copy_(slope)
 
 @patch
 def _apply(self:Ensemble, fn, recurse=True):
@@ -133,10 +146,10 @@ def _apply(self:Ensemble, fn, recurse=True):
     self._bind(fn(self.rows))
     return self
 
-# %% ../../nbs/21_models.stack.ipynb #4f2eb9d2
+# %% ../../nbs/21_models.stack.ipynb #e60894ef
 @patch
 def parameters_of_members(self:Ensemble)->list: # M parameters of length P, each with its gradient
-    "One parameter for each member, as an optimiser wants them: rows of the matrix."
+    "One parameter for each member, as an optimiser wants them: rows of the matrices."
     rows = [nn.Parameter(r) for r in self.rows]
     for r, g in zip(rows, self.grads): r.grad = g
     return rows

@@ -322,7 +322,7 @@ def scale_to_challenge(
     total = label.map({'s': 691.99, 'b': 410_999.85})
     return weight*total/weight.groupby([label, *groups]).transform('sum')
 
-# %% ../../nbs/07_physics.simulate.ipynb #ce621457
+# %% ../../nbs/07_physics.simulate.ipynb #a739293b
 def kaggle_sets(
     n:int,     # events
     sets:dict, # fraction of events by name of the set
@@ -332,7 +332,7 @@ def kaggle_sets(
     fractions = np.array(list(sets.values()), float)
     if not (fractions >= 0).all() or abs(fractions.sum() - 1) > 1e-6:
         raise DataError(f"Fractions of Kaggle sets must not be negative and must sum to 1, got {sets} (sum {fractions.sum():.6g}).")
-    return np.repeat(list(sets), np.diff(np.rint(fractions.cumsum()*n), prepend=0).astype(int))
+    return np.repeat(list(sets), np.diff(np.rint(fractions.cumsum()/fractions.sum()*n), prepend=0).astype(int))
 
 # %% ../../nbs/07_physics.simulate.ipynb #e0c0f5ae
 def mixed_events(

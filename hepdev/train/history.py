@@ -11,7 +11,7 @@ import pandas as pd
 
 from ..core import check_name
 
-# %% ../../nbs/41_train.history.ipynb #7acc7d8b
+# %% ../../nbs/41_train.history.ipynb #ee114508
 class History:
     "Rows (epoch, step, member, name, value) in the order they were recorded."
     columns = ('epoch', 'step', 'member', 'name', 'value')
@@ -34,10 +34,10 @@ class History:
     def table(self,
         name:str, # of the quantity
     )->pd.DataFrame: # a row for each step at which it was recorded, a column for each member
-        "One quantity over the training."
+        "One quantity over the training; what was recorded twice at a step counts as it was last."
         check_name('recorded quantity', name, self.names)
         df = self.df()
-        return df[df.name == name].pivot(index='step', columns='member', values='value')
+        return df[df.name == name].groupby(['step', 'member']).value.last().unstack()
 
     def last(self, name:str)->np.ndarray: # (M,) in order of the members
         "The latest values of a quantity."

@@ -95,18 +95,17 @@ def padded(
     for o, r in zip(out, rows): o[:len(r)] = torch.as_tensor(r)
     return out
 
-# %% ../../nbs/42_train.learner.ipynb #311b4a46
+# %% ../../nbs/42_train.learner.ipynb #1dfff52d
 @patch
 def one_step(self:Learner, index):
     "A batch of each member's events, its loss, its gradient, its step."
     self.batch = take(self.sample, index)
     self('before_batch')
-    self.ens.grads.zero_()
     self.losses = self.loss_of(self.ens(self.batch.x), self.batch.y)
     self.loss = weighted_mean(self.losses, self.batch.w*self.norm)
     self('after_loss')
     if not bool(self.loss.isfinite().all()): self.freeze_broken()
-    self.loss.sum().backward()
+    self.ens.backward(self.loss)
     self('after_backward')
     self.opt.step()
     self.step += 1

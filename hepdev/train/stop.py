@@ -12,7 +12,7 @@ import torch
 from ..core import DataError
 from .learner import Callback
 
-# %% ../../nbs/44_train.stop.ipynb #e21cd895
+# %% ../../nbs/44_train.stop.ipynb #81e20901
 class SaveBest(Callback):
     "Give each member the weights of its best epoch back at the end."
     remembers = ('value', 'rows')
@@ -22,7 +22,7 @@ class SaveBest(Callback):
     ): self.name, self.sign, self.value, self.rows = name, sign, None, None
 
     def after_epoch(self, learn):
-        now = torch.as_tensor(learn.history.last(self.name))
+        now = torch.tensor(learn.history.last(self.name), device=learn.ens.rows.device)
         if self.value is None: self.value, self.rows = torch.full_like(now, -torch.inf*self.sign), learn.ens.rows.clone()
         better = (now - self.value)*self.sign > 0
         self.value = torch.where(better, now, self.value)
