@@ -1,1 +1,21 @@
 __version__ = "0.1.0"
+
+_homes = {
+    'data.schema': 'Schema Column Events', 'data.foldfile': 'FoldFile write_foldfile', 'data.recipe': 'Recipe', 'data.sources': 'read_table',
+    'models.stack': 'Ensemble', 'models.heads': 'mlp',
+    'train.learner': 'Learner Callback', 'train.history': 'History', 'train.schedule': 'OneCycle lr_range', 'train.stop': 'SaveBest EarlyStop',
+    'train.augment': 'Augment', 'train.losses': 'bce',
+    'scale.bundle': 'Bundle', 'physics.simulate': 'simulate_higgs'}
+_home = {noun: module for module, nouns in _homes.items() for noun in nouns.split()}
+__all__ = [*_home]
+
+def __dir__(): return sorted([*globals(), *__all__])
+
+def __getattr__(name):
+    "Import a noun when it is first asked for, so that `import hepdev` stays light (PEP 562)."
+    if name in _home:
+        from importlib import import_module
+        return getattr(import_module(f'.{_home[name]}', __name__), name)
+    if name.startswith('_'): raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from .core import unknown
+    raise AttributeError(str(unknown(f'name in {__name__}', name, __all__)))

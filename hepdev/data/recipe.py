@@ -75,10 +75,11 @@ def step(cls):
     steps[cls.__name__] = cls
     return cls
 
-# %% ../../nbs/15_data.recipe.ipynb #9c6c0f33
+# %% ../../nbs/15_data.recipe.ipynb #112da61b
 @step
 class Cartesian:
     "Vectors in (pt, eta, phi) become px, py, pz; a vector without eta becomes px, py."
+    keep_pt:bool=True # leave the columns of transverse momenta in beside them?
     def apply(self, t, state):
         new, vectors, gone = {}, {}, []
         for name, parts in t.vectors.items():
@@ -89,7 +90,7 @@ class Cartesian:
             axes = ['px', 'py', 'pz'] if 'eta' in parts else ['px', 'py']
             vectors[name] = {a: f'{name}_{a}' for a in axes}
             new |= {f'{name}_{a}': p[..., i] for i, a in enumerate(axes)}
-            gone += parts.values()
+            gone += [column for part, column in parts.items() if part != 'pt' or not self.keep_pt]
         return t.update(gone, vectors, **new)
 
 # %% ../../nbs/15_data.recipe.ipynb #ff4c6b32
@@ -123,18 +124,18 @@ class Aligned:
         parts = {n: tuple(v.values()) for n, v in t.vectors.items() if 'px' in v}
         return t.update(**align(t.columns, parts, phi=self.phi, y=self.y, z=self.z))
 
-# %% ../../nbs/15_data.recipe.ipynb #28cf2dd5
+# %% ../../nbs/15_data.recipe.ipynb #37560fb8
 @step
 class Imputed:
     "Fill missing values."
     rule:str='mean'       # 'mean', 'median' or 'zero'; vectors are always filled with zero
-    indicator:bool=False  # add columns NAME_missing, 1 where a value was missing in training events at all
+    indicator:bool=False  # for columns with gaps in the training events, add NAME_missing, 1 where there is one (not for px, py, pz)
     def __post_init__(self): check_name('rule', self.rule, ('mean', 'median', 'zero'))
     def learn(self, t, w):
         momenta = {c for v in t.vectors.values() for p, c in v.items() if p in ('px', 'py', 'pz')}
         rules = dict(mean=lambda x: weighted_moments(x, w)[0], median=lambda x: float(weighted_quantiles(x, w.clamp(min=0), [.5])), zero=lambda x: 0.)
         fill = {n: 0. if n in momenta else rules[self.rule](x) for n, x in t.columns.items()}
-        return dict(fill=fill, flag=[n for n, x in t.columns.items() if self.indicator and x.isnan().any()])
+        return dict(fill=fill, flag=[n for n, x in t.columns.items() if self.indicator and n not in momenta and x.isnan().any()])
     def apply(self, t, state):
         flags = {f'{n}_missing': t.columns[n].isnan().float() for n in state['flag']}
         return t.update(**{n: torch.nan_to_num(x, nan=state['fill'][n]) for n, x in t.columns.items()}, **flags)

@@ -42,7 +42,7 @@ def block_scores(
     out = links[link](ens(dict(flat=flat, codes=x['codes'].repeat(views, 1)[None])))
     return out.unflatten(1, (views, n)).mean(1)
 
-# %% ../../nbs/55_ensemble.predict.ipynb #8e442146
+# %% ../../nbs/55_ensemble.predict.ipynb #524d97d1
 def member_scores(
     ens:Ensemble,
     recipe,           # fitted
@@ -58,7 +58,7 @@ def member_scores(
     if views > 1 and not transforms: raise DataError(f'views={views} without transforms: name at least one, or take one view.')
     ens.eval()
     device, step, parts = ens.rows.device, max(1, at_once//views), []
-    with torch.no_grad(), tqdm(total=len(events), desc='scoring', unit='event', delay=2, leave=False) as bar:
+    with torch.no_grad(), tqdm(total=len(events), desc='scoring', unit='event', delay=2, leave=False, disable=None) as bar:
         for start in range(0, len(events), rows_at_once):
             x = recipe(events, slice(start, start + rows_at_once))
             flat, codes = views_of(x['flat'].to(device), recipe.layout, transforms, views), x['codes'].to(device)

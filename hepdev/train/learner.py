@@ -175,7 +175,7 @@ def _interruptible(learn):
     try: yield
     finally: signal.signal(signal.SIGINT, before)
 
-# %% ../../nbs/42_train.learner.ipynb #a0db8829
+# %% ../../nbs/42_train.learner.ipynb #0a0a7096
 @patch
 def fit(self:Learner,
     events,        # `Events` or `FoldFile`: the training events
@@ -187,7 +187,7 @@ def fit(self:Learner,
     "Train until `epochs` are done, or go on from where an earlier call was interrupted."
     plan = folds if isinstance(folds, FoldPlan) else fold_plan(len(self.ens), folds or len(self.ens))
     self.prepare(events, epochs, bs, plan, weigh)
-    with _interruptible(self), tqdm(total=self.total, initial=self.step, desc='training', unit='step', delay=2, leave=False) as bar:
+    with _interruptible(self), tqdm(total=self.total, initial=self.step, desc='training', unit='step', delay=2, leave=False, disable=None) as bar:
         self('before_fit')
         while self.step < self.total and not (self.stop or self.interrupted): self.one_epoch(bar)
         self.complete = not self.interrupted
