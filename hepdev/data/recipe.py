@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['steps', 'derived', 'Table', 'Layout', 'weighted_moments', 'weighted_quantiles', 'step', 'Cartesian', 'Derived',
-           'Without', 'Aligned', 'Imputed', 'Scaled', 'Principal', 'Recipe']
+           'Without', 'Numbered', 'Aligned', 'Imputed', 'Scaled', 'Principal', 'Recipe']
 
 # %% ../../nbs/15_data.recipe.ipynb #08004136
 from dataclasses import asdict, dataclass, replace
@@ -113,7 +113,17 @@ class Without:
         whole = {k: v for k, v in t.vectors.items() if not set(v.values()) & set(self.names)}
         return replace(t.update(self.names, whole), codes={n: c for n, c in t.codes.items() if n not in self.names})
 
-# %% ../../nbs/15_data.recipe.ipynb #574b7d83
+# %% ../../nbs/15_data.recipe.ipynb #57abeb12
+@step
+class Numbered:
+    "Categories become a column of their position in the list of categories, instead of being embedded."
+    names:tuple # categorical columns
+    def __post_init__(self): object.__setattr__(self, 'names', (self.names,) if isinstance(self.names, str) else tuple(self.names))
+    def apply(self, t, state):
+        for n in self.names: check_name('categorical column', n, t.codes)
+        kept = {n: c for n, c in t.codes.items() if n not in self.names}
+        return replace(t.update(**{n: t.codes[n].float() for n in self.names}), codes=kept)
+
 @step
 class Aligned:
     "Every event turned and mirrored to one convention: the alternative to augmentation. Needs Cartesian vectors."

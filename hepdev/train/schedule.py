@@ -99,7 +99,7 @@ def smooth(
     blur = lambda row: np.convolve(row, k)[half:half+len(row)]
     return np.apply_along_axis(blur, -1, x)/blur(np.ones(x.shape[-1]))
 
-# %% ../../nbs/43_train.schedule.ipynb #0e0fae56
+# %% ../../nbs/43_train.schedule.ipynb #e886fa14
 def lr_range(
     learn:Learner,  # its settings are used; it is not changed
     events,         # training events
@@ -115,6 +115,7 @@ def lr_range(
     test = Learner(fresh, learn.recipe, learn.loss_of, cbs=[*keep, sweep], opt=learn.make_opt, seed=learn.seed)
     k = folds or len(fresh)
     test.fit(events, epochs=steps*bs/(len(events)*(1 - (k > 1)/k)), bs=bs, folds=k)
+    if test.interrupted: raise KeyboardInterrupt
     lr, loss = np.array(sweep.lr[:len(sweep.loss)]), smooth(np.array(sweep.loss).T, 4)
     slope = np.gradient(smooth(loss.mean(0), 4), np.log(lr))
     lowest = int(np.nanargmin(loss.mean(0)))
