@@ -27,7 +27,7 @@ def process(tree):
     "Notebooks as nbdev hands them to Quarto: directives obeyed, documentation of each exported name added."
     code = 'from nbdev.serve import proc_nbs; proc_nbs(force=True, n_workers=0)'
     run = subprocess.run([sys.executable, '-c', code], cwd=tree, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr[-3000:]
+    assert run.returncode == 0, run.stderr.rpartition('Exception: ')[2]
     return sorted((tree/'_proc').glob('*.ipynb'))
 
 def page(path):

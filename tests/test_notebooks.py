@@ -10,5 +10,5 @@ notebooks = sorted((root/'nbs').glob('[!_.]*.ipynb'))
 
 @pytest.mark.parametrize('notebook', notebooks, ids=[n.stem for n in notebooks])
 def test_notebook(notebook):
-    run = subprocess.run([Path(sysconfig.get_path('scripts'))/'nbdev_test', '--path', notebook], cwd=root, capture_output=True, text=True)
+    run = subprocess.run([Path(sysconfig.get_path('scripts'))/'nbdev_test', notebook], cwd=root, capture_output=True, text=True)
     assert run.returncode == 0 and 'Success.' in run.stdout, run.stdout + run.stderr

@@ -150,7 +150,7 @@ class Imputed:
         flags = {f'{n}_missing': t.columns[n].isnan().float() for n in state['flag']}
         return t.update(**{n: torch.nan_to_num(x, nan=state['fill'][n]) for n, x in t.columns.items()}, **flags)
 
-# %% ../../nbs/15_data.recipe.ipynb #ea71831c
+# %% ../../nbs/15_data.recipe.ipynb #ad684542
 @step
 class Scaled:
     "Shift and divide."
@@ -159,7 +159,8 @@ class Scaled:
     def spread(self, x, w, centre=True):
         if self.rule == 'standard': return weighted_moments(x, w, centre=centre)
         q = weighted_quantiles(x if centre else torch.cat([x, -x]), w.clamp(min=0) if centre else w.clamp(min=0).repeat(2), [.25, .5, .75])
-        return float(q[1]), float(q[2] - q[0])/1.3489795
+        width = float(q[2] - q[0])/1.3489795
+        return float(q[1]), width if width > 0 else weighted_moments(x, w, centre=centre)[1]
     def learn(self, t, w):
         learnt = {n: self.spread(x, w) for n, x in t.columns.items()}
         for v in t.vectors.values():

@@ -120,7 +120,7 @@ def bootstrap(
     values = over_replicas(lambda counts: metric(pred, y, normalise(w*counts)), w, replicas, seed)
     return from_replicas(metric(pred, y, w), values, f'{replicas} bootstrap replicas of {int((w != 0).sum())} events')
 
-# %% ../../nbs/32_evaluate.uncertainty.ipynb #33a2ae89
+# %% ../../nbs/32_evaluate.uncertainty.ipynb #7cefa2b1
 def auc_replicas(
     score:Tensor, # (N,)
     y:Tensor,     # (N,) 1 for signal, 0 for background
@@ -128,23 +128,22 @@ def auc_replicas(
     block=256,    # events summed in single precision
 ):                # function of counts (N,) float32 -> () AUC with weights times counts
     "Prepare the AUC of many replicas of the same events."
-    def prepare(lower): # order by score, among equal scores class `lower` first
-        i = (y != lower).byte().argsort(stable=True)
-        i = i[score[i].argsort(stable=True)]
-        pad = -len(i) % block
-        signal, background = (torch.nn.functional.pad((w*c/w.abs().mean())[i], (0, pad)).float().view(-1, block) for c in (y, 1-y))
-        return torch.nn.functional.pad(i, (0, pad)).int(), signal, background
-    orders = [prepare(0), prepare(1)]
-    if torch.equal(orders[0][1] != 0, orders[1][1] != 0): orders.pop()
+    i = y.argsort(stable=True)
+    i = i[score[i].argsort(stable=True)]
+    group = torch.nn.functional.pad(score[i][1:] != score[i][:-1], (1, 0)).cumsum(0)
+    of = [torch.bincount(group[y[i] == c], minlength=len(i)) > 0 for c in (0, 1)]
+    tied = (of[0] & of[1])[group].nonzero()[:, 0]
+    ends = group[tied].unique_consecutive(return_counts=True)[1].cumsum(0) - 1
+    both = torch.stack([w*y, w*(1-y)])[:, i].float()/w.abs().mean()
+    signal, background = torch.nn.functional.pad(both, (0, -len(i) % block)).view(2, -1, block)
+    both, i, tied = both[:, tied], torch.nn.functional.pad(i, (0, -len(i) % block)).int(), i[tied].int()
     def auc(counts):
-        areas = []
-        for i, signal, background in orders:
-            c = counts.index_select(0, i).view(-1, block)
-            s, below = c*signal, c.mul_(background).cumsum_(-1)
-            s_block, b_block = s.sum(-1).double(), below[:, -1].double()
-            pairs = s.mul_(below).sum(-1).double() + s_block*(b_block.cumsum(0) - b_block)
-            areas.append(pairs.sum()/(s_block.sum()*b_block.sum()))
-        return sum(areas)/len(areas)
+        c = counts.index_select(0, i).view(-1, block)
+        s, below = c*signal, c.mul_(background).cumsum_(-1)
+        s_block, b_block = s.sum(-1).double(), below[:, -1].double()
+        pairs = (s.mul_(below).sum(-1).double() + s_block*(b_block.cumsum(0) - b_block)).sum()
+        sums = (both*counts.index_select(0, tied)).cumsum(-1, dtype=torch.float64).index_select(-1, ends)
+        return (pairs - sums.diff(prepend=sums.new_zeros(2, 1)).prod(0).sum()/2)/(s_block.sum()*b_block.sum())
     return auc
 
 # %% ../../nbs/32_evaluate.uncertainty.ipynb #d2b80ba3

@@ -28,7 +28,7 @@ from ..train.losses import bce, cross_entropy, mse
 from ..train.schedule import OneCycle
 from ..train.stop import SaveBest
 
-# %% ../../nbs/82_scale.job.ipynb #fd198172
+# %% ../../nbs/82_scale.job.ipynb #af3e6d95
 @dataclass(frozen=True)
 class Job:
     "What decides a training."
@@ -40,6 +40,7 @@ class Job:
     bs:int=256      # events of a batch
     lr:float=1e-2   # highest learning rate of the cycle
     seed:int=0
+    negative:str='refuse' # policy for negative weights: 'refuse', 'keep', 'clip' or 'pair'
 
     def to_dict(self): return asdict(self) | dict(steps=[[n, s] for n, s in self.steps], network=dict(self.network), augment=list(self.augment))
 
@@ -80,7 +81,7 @@ def learner(self:Job,
     augment = [Augment(*self.augment)] if self.augment and recipe.layout.vectors else []
     return Learner(ens, recipe, loss, cbs=[OneCycle(self.lr), *augment, SaveBest(), *cbs], metrics=[roc_auc] if classes == 2 else [], seed=self.seed)
 
-# %% ../../nbs/82_scale.job.ipynb #b844e603
+# %% ../../nbs/82_scale.job.ipynb #812a6eb4
 def run_job(
     job:Job,
     events,         # training events
@@ -95,7 +96,7 @@ def run_job(
         raise FileError(f'{out} exists and is not empty. Choose another folder, resume from it, or allow to overwrite it.')
     learn = job.learner(events, device=device, cbs=cbs)
     if resume: learn.restore(_resumable(out, job, events).training)
-    learn.fit(events, epochs=job.epochs, bs=job.bs)
+    learn.fit(events, epochs=job.epochs, bs=job.bs, negative=job.negative)
     bundle = make_bundle(learn, job=job.to_dict())
     bundle.save(out, overwrite=resume or overwrite)
     return bundle

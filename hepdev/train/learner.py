@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['moments', 'Callback', 'Learner', 'padded']
 
-# %% ../../nbs/42_train.learner.ipynb #ca8a5a01
+# %% ../../nbs/42_train.learner.ipynb #118cfc2a
 import signal, threading, warnings
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from ..core import DataError, check_name, unknown
 from ..data.batches import Streams, make_sample, take
 from ..data.folds import FoldPlan, check_folds, fold_plan
-from ..data.weights import balance_classes, mean_one
+from ..data.weights import apply_policy, balance_classes, mean_one
 from ..models.stack import Ensemble
 from .history import History
 from .losses import links, weighted_mean
@@ -67,15 +67,17 @@ class Learner:
         for cb in self.cbs:
             if hasattr(cb, moment): getattr(cb, moment)(self)
 
-# %% ../../nbs/42_train.learner.ipynb #0804d7e0
+# %% ../../nbs/42_train.learner.ipynb #d7fdaff9
 @patch
-def prepare(self:Learner, events, epochs, bs, plan, weigh):
+def prepare(self:Learner, events, epochs, bs, plan, weigh, negative):
     "Tensors, fold plan and index streams."
     w = np.ones(len(events)) if events.w is None else events.w
     classes = events.y if events.schema.classes else None
     self.plan = plan
     fold = events.folds(plan.folds)
     check_folds(fold, plan, classes)
+    x = self.recipe(events)['flat'].numpy() if negative == 'pair' else None
+    w = apply_policy(w, negative, y=classes, x=x)
     w = weigh(w, classes) if classes is not None else mean_one(w)
     self.sample = make_sample(events, self.recipe, w=w).to(self.device)
     used = np.flatnonzero(w != 0)
@@ -175,7 +177,7 @@ def _interruptible(learn):
     try: yield
     finally: signal.signal(signal.SIGINT, before)
 
-# %% ../../nbs/42_train.learner.ipynb #0a0a7096
+# %% ../../nbs/42_train.learner.ipynb #631002ec
 @patch
 def fit(self:Learner,
     events,        # `Events` or `FoldFile`: the training events
@@ -183,10 +185,11 @@ def fit(self:Learner,
     bs:int=256,    # events of a batch
     folds:int|FoldPlan=None, # K; as many as members if not given; 1: nothing is left out
     weigh:Callable=balance_classes, # (w, y) -> training weights, for classification
+    negative:str='refuse', # policy for negative weights: 'refuse', 'keep', 'clip' or 'pair'
 )->History:
     "Train until `epochs` are done, or go on from where an earlier call was interrupted."
     plan = folds if isinstance(folds, FoldPlan) else fold_plan(len(self.ens), folds or len(self.ens))
-    self.prepare(events, epochs, bs, plan, weigh)
+    self.prepare(events, epochs, bs, plan, weigh, negative)
     with _interruptible(self), tqdm(total=self.total, initial=self.step, desc='training', unit='step', delay=2, leave=False, disable=None) as bar:
         self('before_fit')
         while self.step < self.total and not (self.stop or self.interrupted): self.one_epoch(bar)
