@@ -1,6 +1,7 @@
 """The documentation without Quarto: README.md from the index notebook, and every page as HTML.
 
 `python tests/docs.py` writes README.md and the figures that it shows."""
+import json
 import re
 import subprocess
 import sys
@@ -17,10 +18,11 @@ def readme():
     "Text of README.md, and the bytes of each figure in it by its path."
     nb = nbformat.read(index, 4)
     nb.metadata.language_info = {'name': 'python'}
-    nb.cells = [c for c in nb.cells if not re.search(r'^#\| *hide', c.source, re.M)]
-    for c in nb.cells: c.source = re.sub(r'^#\|.*\n', '', c.source, flags=re.M)
+    nb.cells = [c for c in nb.cells if not re.match(r'#\| *hide', c.source)]
+    for c in nb.cells: c.source = re.sub(r'\A(#\|.*\n)+', '', c.source)
     text, made = MarkdownExporter().from_notebook_node(nb, resources={'unique_key': 'index', 'output_files_dir': 'index_files'})
     text = re.sub(r'\]\((\d\d_[\w.]+\.ipynb)', r'](nbs/\1', text)
+    text = re.sub(r'^[ \t]+$', '', text, flags=re.M)
     return re.sub(r'\n{3,}', '\n\n', text).strip() + '\n', made['outputs']
 
 def process(tree):
@@ -32,13 +34,13 @@ def process(tree):
 
 def page(path):
     "Name of the page made from a processed notebook, and its HTML."
-    nb = nbformat.read(path, 4)
+    raw = json.loads(path.read_text(encoding='utf-8'))
+    for cell in raw['cells']:
+        cell.pop('has_sd', None)
+        cell['metadata'].pop('execution', None)
+    raw['metadata'].pop('widgets', None)
+    nb = nbformat.reads(json.dumps(raw), 4)
     front = yaml.safe_load(nb.cells[0].source.strip().strip('-')) if nb.cells[0].cell_type == 'raw' else {}
-    known = {'cell_type', 'id', 'metadata', 'source', 'outputs', 'execution_count', 'attachments'}
-    for cell in nb.cells:
-        for extra in cell.keys() - known: del cell[extra]
-        cell.metadata.pop('execution', None)
-    nb.metadata.pop('widgets', None)
     return front.get('output-file', f'{path.stem}.html'), HTMLExporter().from_notebook_node(nb)[0]
 
 if __name__ == '__main__':

@@ -29,9 +29,8 @@ def resolves(target, here, pages, tree):
     target, _, anchor = urllib.parse.unquote(target).partition('#')
     if target.startswith('/blob/'): return (tree/target.split('/', 3)[3]).exists()
     name = target.lstrip('/') or here
-    if name.endswith('.ipynb'): return (tree/'nbs'/name).exists()
     if not name.endswith('.html'): return (tree/'nbs'/name).exists()
-    return name in pages and (not anchor or anchor.lower() in anchors(pages[name]) or anchor.lower().replace('_', '-') in anchors(pages[name]))
+    return name in pages and (not anchor or anchor.lower() in anchors(pages[name]))
 
 def test_pages(tree):
     made = process(tree)
@@ -39,9 +38,11 @@ def test_pages(tree):
     pages = dict(page(p) for p in made)
     assert len(pages) == len(made), 'two notebooks make one page'
     dead = [f'{here} -> {target}' for here, html in pages.items()
-            for target in re.findall(r'<a [^>]*href="([^"]+)"', html)
+            for target in re.findall(r'<a (?!class="anchor-link")[^>]*href="([^"]+)"', html)
             if not re.match(r'[a-z]+:', target) and not resolves(target, here, pages, tree)]
-    assert not dead, dead
+    assert not dead, '\n'.join(dead)
+    for broken in ('/nowhere.html', '/core.html#nowhere', '99_nowhere.ipynb', '/blob/main/hepdev/nowhere.py#L1'):
+        assert not resolves(broken, 'core.html', pages, tree)
 
 def test_site_settings(tree):
     code = 'from nbdev.quarto import nbdev_sidebar, refresh_quarto_yml; refresh_quarto_yml(); nbdev_sidebar()'

@@ -87,7 +87,7 @@ def _row(who, where, score, y, w, threshold, replicas):
     show = lambda e: '' if e is None else with_uncertainty(float(e.value), float(e.error))
     return dict(score=who, events=f'{where} ({len(y)})', AUC=show(auc), AMS=show(ams))
 
-# %% ../../nbs/90_apply.higgs.ipynb #2600f913
+# %% ../../nbs/90_apply.higgs.ipynb #307ce52e
 def higgs_figures(
     folder:Path,   # where to
     events,        # training events
@@ -102,7 +102,7 @@ def higgs_figures(
     from matplotlib.figure import Figure
     from hepdev.evaluate.plots import plot_ams, plot_history, plot_lr_range, plot_roc, plot_scores
     y, w = events.y, events.w
-    draw = dict(roc=lambda ax: plot_roc(score, y, w, ax=ax), scores=lambda ax: plot_scores(score, y, w, process=process, ax=ax).set_yscale('log'),
+    draw = dict(roc=lambda ax: plot_roc(score, y, w, ax=ax), scores=lambda ax: plot_scores(score, y, w, process=process, log=True, ax=ax),
                 ams=lambda ax: plot_ams(ams_scan(score, y, w), cut, ax=ax), history=lambda ax: plot_history(history, 'valid_loss', ax=ax),
                 lr_range=lambda ax: plot_lr_range(rates.lr, rates.loss, suggestion=rates.suggestion, ax=ax))
     for name, plot in draw.items():

@@ -51,7 +51,7 @@ def cross_validate(
         train_time, predict_time = train_time + mid - start, predict_time + time.perf_counter() - mid
     return score, train_time, predict_time
 
-# %% ../../nbs/91_apply.techniques.ipynb #be023f65
+# %% ../../nbs/91_apply.techniques.ipynb #1f79e49e
 techniques = {
     'single network': {},
     'ensemble of ten': dict(members=10),
@@ -75,7 +75,7 @@ def train_with(
     seed:int=0,
 ):                    # the trained bundle
     "One variant of the training."
-    steps = [Cartesian(), *([] if embed else [Numbered('PRI_jet_num')]), *([Aligned('lep', 'tau', 'lep')] if align else []), Imputed(), Scaled()]
+    steps = [Cartesian(), *([] if embed else [Numbered('PRI_jet_num')]), *([Aligned('lep', 'tau', 'lep')] if align else []), Scaled(), Imputed('zero')]
     recipe = Recipe(steps).fit(events, balance_classes(events.w, events.y))
     cbs = [SaveBest(), *([OneCycle(1e-2)] if cycle else []), *([Augment(*augment)] if augment else [])]
     learn = Learner(Ensemble(mlp(recipe.layout, activation=activation, kind=kind), members, seed=seed), recipe, bce, cbs=cbs,

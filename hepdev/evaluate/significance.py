@@ -96,7 +96,7 @@ def ams_at(
     s, b = ((keep*c).sum(-1) for c in (y, 1-y))
     return ams(s, b, br=br, unc=unc).where(~(score.isnan() & (w != 0)).any(-1), math.nan)
 
-# %% ../../nbs/31_evaluate.significance.ipynb #ac7596de
+# %% ../../nbs/31_evaluate.significance.ipynb #c7f4a7d4
 def interpolate(
     x,  # (...,Q) where to
     xp, # (...,N) known abscissas, not falling
@@ -113,11 +113,12 @@ def smooth_ams(
     *,
     window=0.1, # half width in signal efficiency; 0 leaves the scan as it is
 )->Tensor: # (...,N)
-    "Mean significance of the cuts whose signal efficiency is within `window`; selecting nothing has significance 0."
+    """Mean significance of the cuts whose signal efficiency is within `window`. Selecting nothing has significance 0; towards the cut
+    that selects all signal, the window shrinks."""
     s, a = (torch.nn.functional.pad(t, (1, 0)) for t in (scan.signal.cummax(-1).values, scan.ams))
     area = torch.nn.functional.pad(torch.cumulative_trapezoid(a, s, dim=-1), (1, 0))
-    half = window*s[..., -1:]
-    low, high = (s[..., 1:] - half).clamp(min=0), torch.minimum(s[..., 1:] + half, s[..., -1:])
+    half = torch.minimum(window*s[..., -1:], s[..., -1:] - s[..., 1:])
+    low, high = (s[..., 1:] - half).clamp(min=0), s[..., 1:] + half
     mean = (interpolate(high, s, area) - interpolate(low, s, area))/(high - low)
     return mean.where(high > low, scan.ams)
 

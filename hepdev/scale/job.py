@@ -28,11 +28,11 @@ from ..train.losses import bce, cross_entropy, mse
 from ..train.schedule import OneCycle
 from ..train.stop import SaveBest
 
-# %% ../../nbs/82_scale.job.ipynb #af3e6d95
+# %% ../../nbs/82_scale.job.ipynb #e7189960
 @dataclass(frozen=True)
 class Job:
     "What decides a training."
-    steps:tuple=(('Cartesian', {}), ('Imputed', {}), ('Scaled', {})) # of the recipe: names and settings
+    steps:tuple=(('Cartesian', {}), ('Scaled', {}), ('Imputed', {'rule': 'zero'})) # of the recipe: names and settings; zero is the mean of a scaled column
     network:tuple=()                  # settings of `mlp`, as pairs
     augment:tuple=('rotate', 'flip_y', 'flip_z') # transforms, where the events have momenta
     members:int=10

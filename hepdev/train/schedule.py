@@ -75,14 +75,17 @@ class RateSweep(Callback):
         self.loss.append(learn.loss.detach().cpu().numpy())
         if learn.step > 20 and (np.mean(self.loss[-5:], 0) > 3*self.loss[0]).all(): learn.stop = True
 
-# %% ../../nbs/43_train.schedule.ipynb #eb523bf6
+# %% ../../nbs/43_train.schedule.ipynb #0fea74c3
 @dataclass(frozen=True)
 class RateRange:
     "Outcome of a range test."
     lr:np.ndarray    # (S,) learning rates
     loss:np.ndarray  # (M,S) smoothed loss of each member
-    suggestion:float # rate at which the mean loss falls fastest
+    steepest:float   # rate at which the mean loss falls fastest
+    lowest:float     # rate of the lowest mean loss
 
+    @property
+    def suggestion(self): return self.lowest/2
     @property
     def mean(self): return self.loss.mean(0)
     @property
@@ -99,7 +102,7 @@ def smooth(
     blur = lambda row: np.convolve(row, k)[half:half+len(row)]
     return np.apply_along_axis(blur, -1, x)/blur(np.ones(x.shape[-1]))
 
-# %% ../../nbs/43_train.schedule.ipynb #e886fa14
+# %% ../../nbs/43_train.schedule.ipynb #63e649ec
 def lr_range(
     learn:Learner,  # its settings are used; it is not changed
     events,         # training events
@@ -119,4 +122,4 @@ def lr_range(
     lr, loss = np.array(sweep.lr[:len(sweep.loss)]), smooth(np.array(sweep.loss).T, 4)
     slope = np.gradient(smooth(loss.mean(0), 4), np.log(lr))
     lowest = int(np.nanargmin(loss.mean(0)))
-    return RateRange(lr, loss, float(lr[np.nanargmin(slope[:lowest+1])]))
+    return RateRange(lr, loss, float(lr[np.nanargmin(slope[:lowest+1])]), float(lr[lowest]))
