@@ -21,7 +21,7 @@ setup(
     long_description=(here/'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
     author=cfg['author'], author_email=cfg['author_email'],
-    license=cfg['license'],
+    license_expression=cfg['license'],
     keywords=[k.strip() for k in cfg['keywords'].split(',')],
     classifiers=[f"Development Status :: {statuses[cfg['status']]}",
                  'Intended Audience :: Science/Research',

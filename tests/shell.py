@@ -59,3 +59,13 @@ def inside(name, *args, cwd):
 def listing(folder):
     "Everything in a folder: path and content of each file."
     return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None for p in sorted(folder.rglob('*'))}
+
+def refused(name, *args, cwd, says):
+    "The command ends with status 1 and one line that has all of `says`, prints no traceback and leaves every file as it was."
+    before = listing(cwd)
+    done = inside(name, *args, cwd=cwd)
+    assert done.status == 1, f'{name} {args} ended with status {done.status}:\n{done.out}'
+    assert done.err.startswith(f'{name}: ') and done.err.count('\n') == 1 and 'Traceback' not in done.err, done.err
+    for word in says: assert word in done.err, f'{word!r} is not in: {done.err}'
+    assert listing(cwd) == before, set(listing(cwd)) ^ set(before) or 'a file was changed'
+    return done

@@ -53,7 +53,7 @@ def make_sample(
     y = torch.zeros(n) if events.y is None else torch.from_numpy(np.asarray(events.y))
     return Sample(x, y if y.dtype == torch.int64 else y.float(), torch.as_tensor(w).float(), events.hash)
 
-# %% ../../nbs/16_data.batches.ipynb #425cd971
+# %% ../../nbs/16_data.batches.ipynb #81e91cfd
 class Streams:
     "Endless shuffled passes over each member's events, cut into epochs of equal length."
     def __init__(self,
@@ -66,7 +66,7 @@ class Streams:
         if bs < 1: raise DataError(f'bs={bs}: a batch needs at least one event.')
         if empty := [m for m, r in zip(ids, rows) if not len(r)]: raise DataError(f'Member {empty[0]} has no training events (of weight other than zero).')
         self.rows, self.bs, self.seed, self.ids = [torch.as_tensor(r, dtype=torch.int32) for r in rows], bs, seed, tuple(ids)
-        self.steps = max(1, steps)
+        self.steps = steps
 
     def order(self, m, k): # pass k of the member at position m
         g = torch.Generator().manual_seed(key(self.seed, 'shuffle', self.ids[m], k))

@@ -179,7 +179,7 @@ def _column(self:FoldFile, name, rows):
     words = self._f.get('words/' + quote(name, safe=''))
     return values if words is None else words.asstr()[:].astype(str)[values]
 
-# %% ../../nbs/13_data.foldfile.ipynb #8663a90e
+# %% ../../nbs/13_data.foldfile.ipynb #6010f8e7
 @patch
 def columns(self:FoldFile,
     names,     # F names of numeric columns
@@ -198,7 +198,7 @@ def columns(self:FoldFile,
 def tensor(self:FoldFile,
     names,     # F names of numeric columns
     rows=None, # positions, a mask or a slice; None for all
-)->'torch.Tensor': # (N,F) float32
+): # torch tensor (N,F) float32
     "`columns` as a tensor."
     import torch
     return torch.from_numpy(self.columns(names, rows))

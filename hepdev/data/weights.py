@@ -108,11 +108,11 @@ def apply_policy(
         w[at] = clip_negative(w[at]) if policy == 'clip' else pair_negative(w[at], np.asarray(x, np.float64)[at])
     return w
 
-# %% ../../nbs/12_data.weights.ipynb #6480e1f1
+# %% ../../nbs/12_data.weights.ipynb #55da6077
 def describe_weights(
     w,        # (N,) weights
     y=None,   # (N,) classes; None for one class
-)->'pd.DataFrame': # one row per class
+): # DataFrame, one row per class
     "Events, yield and statistical worth of each class, to be printed before and after a policy."
     import pandas as pd
     w = np.asarray(w)

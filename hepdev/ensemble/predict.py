@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['views_of', 'block_scores', 'member_scores']
 
-# %% ../../nbs/55_ensemble.predict.ipynb #2e21f215
+# %% ../../nbs/55_ensemble.predict.ipynb #cb6eabf0
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 from ..core import DataError
 from ..models.stack import Ensemble
+from ..models.threads import members_in_threads
 from ..physics.augment import blocks, fixed_poses, pose
 from ..train.losses import links
 
@@ -42,7 +43,7 @@ def block_scores(
     out = links[link](ens(dict(flat=flat, codes=x['codes'].repeat(views, 1)[None])))
     return out.unflatten(1, (views, n)).mean(1)
 
-# %% ../../nbs/55_ensemble.predict.ipynb #524d97d1
+# %% ../../nbs/55_ensemble.predict.ipynb #df9c783d
 def member_scores(
     ens:Ensemble,
     recipe,           # fitted
@@ -50,7 +51,7 @@ def member_scores(
     *, link:str='sigmoid', # what turns outputs into scores
     transforms:Sequence=(), # names of transforms that make the views
     views:int=1,      # poses of each event to average over
-    at_once:int=1024, # events times views in one pass through the network
+    at_once:int=256,  # events times views in one pass through the network: what fits into the processor's caches
     rows_at_once:int=1<<16, # events in one pass through the recipe
 )->np.ndarray: # (M,N) or (M,N,C) float32
     "The score of each event by each member."
@@ -58,7 +59,7 @@ def member_scores(
     if views > 1 and not transforms: raise DataError(f'views={views} without transforms: name at least one, or take one view.')
     ens.eval()
     device, step, parts = ens.rows.device, max(1, at_once//views), []
-    with torch.no_grad(), tqdm(total=len(events), desc='scoring', unit='event', delay=2, leave=False, disable=None) as bar:
+    with torch.no_grad(), members_in_threads(ens.net), tqdm(total=len(events), desc='scoring', unit='event', delay=2, leave=False, disable=None) as bar:
         for start in range(0, len(events), rows_at_once):
             x = recipe(events, slice(start, start + rows_at_once))
             flat, codes = views_of(x['flat'].to(device), recipe.layout, transforms, views), x['codes'].to(device)

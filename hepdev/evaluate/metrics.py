@@ -101,7 +101,7 @@ def selected(
     sums = [(w*c).cumsum(-1).gather(-1, last).where(known, math.nan) for c in (y, 1-y)]
     return score, *sums
 
-# %% ../../nbs/30_evaluate.metrics.ipynb #340371ae
+# %% ../../nbs/30_evaluate.metrics.ipynb #5d640a98
 def roc_curve(
     score,  # (...,N)
     y,      # (...,N) or (N,) 1 for signal, 0 for background
@@ -109,7 +109,8 @@ def roc_curve(
 )->tuple[Tensor, Tensor, Tensor]: # background efficiency, signal efficiency and threshold, each (...,N+1)
     "Efficiencies of the cut score >= threshold for falling thresholds, from (0, 0) at infinity to (1, 1)."
     threshold, s, b = selected(score, y, w)
-    tpr, fpr = (c/check_total(c[..., -1], c.abs().amax(-1), of)[..., None] for c, of in ((s, 'signal (y = 1)'), (b, 'background (y = 0)')))
+    parts = (s, 'signal (y = 1)'), (b, 'background (y = 0)')
+    tpr, fpr = (c/check_total(c[..., -1], c.abs().amax(-1), of)[..., None] for c, of in parts)
     pad = torch.nn.functional.pad
     return pad(fpr, (1, 0)), pad(tpr, (1, 0)), pad(threshold, (1, 0), value=math.inf)
 

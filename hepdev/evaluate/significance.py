@@ -60,7 +60,7 @@ def to_binary(
     prob, signal = as_tensor(prob), torch.as_tensor(list(signal))
     return prob[..., signal].sum(-1), torch.isin(as_tensor(y), signal.to(prob)).double()
 
-# %% ../../nbs/31_evaluate.significance.ipynb #cf4e695b
+# %% ../../nbs/31_evaluate.significance.ipynb #ea88770c
 @dataclass(frozen=True)
 class Scan:
     "What each cut score >= threshold selects, the tightest cut first; each field is (...,N)."
@@ -69,6 +69,7 @@ class Scan:
     background:Tensor # weight of the selected background
     ams:Tensor        # significance, standard deviations
 
+# %% ../../nbs/31_evaluate.significance.ipynb #b4145711
 def ams_scan(
     score,   # (...,N) higher is more like signal
     y,       # (...,N) or (N,) 1 for signal, 0 for background
@@ -81,6 +82,7 @@ def ams_scan(
     threshold, s, b = selected(score, y, w)
     return Scan(threshold, s, b, ams(s, b, br=br, unc=unc))
 
+# %% ../../nbs/31_evaluate.significance.ipynb #975ae62c
 def ams_at(
     score,     # (...,N)
     y,         # (...,N) or (N,) 1 for signal, 0 for background
@@ -122,7 +124,7 @@ def smooth_ams(
     mean = (interpolate(high, s, area) - interpolate(low, s, area))/(high - low)
     return mean.where(high > low, scan.ams)
 
-# %% ../../nbs/31_evaluate.significance.ipynb #4202f7b9
+# %% ../../nbs/31_evaluate.significance.ipynb #ca30bc2e
 @dataclass(frozen=True, repr=False)
 class Cut:
     "A cut score >= threshold, what it promises and what it keeps; each field is (...)."
@@ -135,6 +137,7 @@ class Cut:
         show = lambda t: f'{t:.4g}' if t.ndim == 0 else '[' + ', '.join(map(show, t)) + ']'
         return 'Cut(' + ', '.join(f'{f.name}={show(getattr(self, f.name))}' for f in fields(self)) + ')'
 
+# %% ../../nbs/31_evaluate.significance.ipynb #33c50820
 def best_cut(
     score,      # (...,N) out-of-fold scores
     y,          # (...,N) or (N,) 1 for signal, 0 for background
@@ -149,11 +152,12 @@ def best_cut(
     smooth = smooth_ams(scan, window=window)
     if smooth.isnan().any(): raise DataError("A score is NaN, so no cut is the best. Mend it, or give its event weight 0.")
     at = smooth.argmax(-1, keepdim=True)
-    s, b = (check_total(t[..., -1], t.abs().amax(-1), of) for t, of in ((scan.signal, 'signal (y = 1)'), (scan.background, 'background (y = 0)')))
+    parts = (scan.signal, 'signal (y = 1)'), (scan.background, 'background (y = 0)')
+    s, b = (check_total(t[..., -1], t.abs().amax(-1), of) for t, of in parts)
     threshold, a, ss, bb = (t.gather(-1, at)[..., 0] for t in (scan.threshold, smooth, scan.signal, scan.background))
     return Cut(threshold, a, ss/s, bb/b, (ss + bb)/(s + b))
 
-# %% ../../nbs/31_evaluate.significance.ipynb #6506b5a5
+# %% ../../nbs/31_evaluate.significance.ipynb #d0dabea1
 def cut_at_efficiency(
     score,      # (...,N)
     w=None,     # (...,N) or (N,) weight
@@ -170,6 +174,7 @@ def cut_at_efficiency(
     nearest = (weight/total - efficiency[..., None]).abs().argmin(-1, keepdim=True)
     return threshold.gather(-1, nearest)[..., 0]
 
+# %% ../../nbs/31_evaluate.significance.ipynb #734ec15c
 def cut_at_background_efficiency(
     score,      # (...,N)
     y,          # (...,N) or (N,) 1 for signal, 0 for background

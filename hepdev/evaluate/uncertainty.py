@@ -19,7 +19,7 @@ from ..core import DataError, key, with_uncertainty
 from .metrics import as_events, as_tensor, binary_events, check_total, roc_auc
 from .significance import ams, ams_at, interpolate
 
-# %% ../../nbs/32_evaluate.uncertainty.ipynb #eabdbca1
+# %% ../../nbs/32_evaluate.uncertainty.ipynb #ec55f3cb
 @dataclass(frozen=True, repr=False)
 class Estimate:
     "A value, its standard error and 68.27 % interval, and over what they were taken."
@@ -35,6 +35,7 @@ class Estimate:
         return '\n'.join(shown + [f'over {self.over}'])
     __repr__ = __str__
 
+# %% ../../nbs/32_evaluate.uncertainty.ipynb #c773efc5
 def from_replicas(
     value:Tensor,    # (...) from the sample itself
     replicas:Tensor, # (R,...) from its replicas
@@ -48,7 +49,7 @@ def from_replicas(
     low, high = (torch.quantile(replicas, 0.5 + q, dim=0) for q in (-half, half))
     return Estimate(value, replicas.std(0), low, high, over, replicas)
 
-# %% ../../nbs/32_evaluate.uncertainty.ipynb #8731bf47
+# %% ../../nbs/32_evaluate.uncertainty.ipynb #286c3515
 def poisson_counts(
     w:Tensor,   # (N,) weight
     seed:int=0, # of all replicas
@@ -60,8 +61,10 @@ def poisson_counts(
     table = torch.bucketize(torch.arange(2**16, dtype=torch.int32), levels, right=True).byte().to(w.device)
     def draw(replica):
         stream = torch.Generator(w.device).manual_seed(key(seed, 'bootstrap', replica))
-        bits = torch.empty(-(-n//4), dtype=torch.int64, device=w.device).random_(-2**63, None, generator=stream)
-        counts = table.index_select(0, bits.view(torch.uint16)[:n].int()).float()
+        counts = torch.empty(n, dtype=torch.float32, device=w.device)
+        for part in counts.split(2**15): # small pieces stay in the cache
+            bits = torch.empty(-(-len(part)//4), dtype=torch.int64, device=w.device).random_(-2**63, None, generator=stream)
+            part.copy_(table.index_select(0, bits.view(torch.uint16)[:len(part)].int()))
         return counts if n == len(w) else torch.zeros_like(w, dtype=torch.float32).masked_scatter_(w != 0, counts)
     return draw
 
@@ -79,7 +82,7 @@ def over_replicas(
             return torch.stack(list(pool.map(lambda r: f(draw(r)), range(replicas))))
     finally: torch.set_num_threads(threads)
 
-# %% ../../nbs/32_evaluate.uncertainty.ipynb #c60980c7
+# %% ../../nbs/32_evaluate.uncertainty.ipynb #f788ac06
 def one_sample(
     y,           # (N,) target
     w=None,      # (N,) weight
@@ -87,7 +90,8 @@ def one_sample(
 )->tuple[Tensor, Tensor]: # target and weight, (N,) float64
     "Target and weight of the one sample of events that the members share, and that is drawn from."
     y, _, w = as_events(as_tensor(y, device), y, w)
-    if y.ndim != 1: raise DataError(f"A bootstrap draws events, so target and weight have one axis, got {tuple(y.shape)}. Only the score may have more.")
+    if y.ndim != 1:
+        raise DataError(f"A bootstrap draws events, so target and weight have one axis, got {tuple(y.shape)}. Only the score may have more.")
     check_total(w.sum(), w.abs().sum(), 'the events')
     return y, w
 
@@ -97,7 +101,8 @@ def keep_sums(
 ):            # function of weights (N,) of a replica -> (N,)
     "Prepare to scale replicas so that each class keeps its sum of weights."
     classes, group = y.where(w != 0, y[w != 0][0]).unique(return_inverse=True)
-    if len(classes) > 100: raise DataError(f"The target has {len(classes)} values, too many for classes. For a regression give stratified=False.")
+    if len(classes) > 100:
+        raise DataError(f"The target has {len(classes)} values, too many for classes. For a regression give stratified=False.")
     sums = lambda v: v.new_zeros(len(classes)).index_add_(0, group, v)
     totals, sizes = sums(w), sums(w.abs())
     return lambda drawn: drawn*(totals/check_total(sums(drawn), sizes, 'a class, in a replica,'))[group]
@@ -199,7 +204,7 @@ def auc_error(
     value, error = roc_auc(score, y, w), auc_influence(score, y, w).square().sum(-1).sqrt()
     return Estimate(value, error, value - error, value + error, f'the counting of {as_tensor(y).shape[-1]} events')
 
-# %% ../../nbs/32_evaluate.uncertainty.ipynb #5f2b5c7f
+# %% ../../nbs/32_evaluate.uncertainty.ipynb #6797ec56
 def bootstrap_ams(
     score,           # (...,N)
     y,               # (N,) 1 for signal, 0 for background
@@ -219,12 +224,12 @@ def bootstrap_ams(
     binary_events(score, y, w)
     keep = (score >= as_tensor(threshold, score.device)[..., None]).expand(*value.shape, len(y)).reshape(-1, len(y))
     part = torch.stack([w*y, w*(1-y)])
-    size = part.abs().amax()
-    columns = (torch.cat([keep*part[0], keep*part[1], part])/size).float()
-    sums = size*over_replicas(lambda counts: columns @ counts, w, replicas, seed).double()
+    columns = torch.cat([keep*part[0], keep*part[1], part]).float()
+    sums = over_replicas(lambda counts: columns @ counts, w, replicas, seed).double()
     s, b, every = sums[:, :len(keep)], sums[:, len(keep):-2], sums[:, -2:]
     if stratified: s, b = (v*(p.sum()/every[:, [i]]) for i, (v, p) in enumerate(((s, part[0]), (b, part[1]))))
-    return from_replicas(value, ams(s, b, br=br, unc=unc).view(-1, *value.shape), f'{replicas} bootstrap replicas of {int((w != 0).sum())} events')
+    values = ams(s, b, br=br, unc=unc).view(-1, *value.shape)
+    return from_replicas(value, values, f'{replicas} bootstrap replicas of {int((w != 0).sum())} events')
 
 # %% ../../nbs/32_evaluate.uncertainty.ipynb #23057deb
 def derived(

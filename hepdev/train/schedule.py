@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['cosine', 'one_cycle', 'set_hyper', 'OneCycle', 'RateSweep', 'RateRange', 'smooth', 'lr_range']
 
-# %% ../../nbs/43_train.schedule.ipynb #2c457584
+# %% ../../nbs/43_train.schedule.ipynb #06dc103f
 import math
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ import torch
 
 from ..core import DataError
 from ..models.stack import Ensemble
-from .learner import Callback, Learner
+from .learner import Callback, Learner, steps_of_epoch
 
 # %% ../../nbs/43_train.schedule.ipynb #6041c06c
 def cosine(
@@ -102,7 +102,7 @@ def smooth(
     blur = lambda row: np.convolve(row, k)[half:half+len(row)]
     return np.apply_along_axis(blur, -1, x)/blur(np.ones(x.shape[-1]))
 
-# %% ../../nbs/43_train.schedule.ipynb #63e649ec
+# %% ../../nbs/43_train.schedule.ipynb #ea35898a
 def lr_range(
     learn:Learner,  # its settings are used; it is not changed
     events,         # training events
@@ -117,7 +117,7 @@ def lr_range(
     keep = [cb for cb in learn.cbs if getattr(cb, 'changes_batch', False)]
     test = Learner(fresh, learn.recipe, learn.loss_of, cbs=[*keep, sweep], opt=learn.make_opt, seed=learn.seed)
     k = folds or len(fresh)
-    test.fit(events, epochs=steps*bs/(len(events)*(1 - (k > 1)/k)), bs=bs, folds=k)
+    test.fit(events, epochs=steps/steps_of_epoch(events, k, bs), bs=bs, folds=k)
     if test.interrupted: raise KeyboardInterrupt
     lr, loss = np.array(sweep.lr[:len(sweep.loss)]), smooth(np.array(sweep.loss).T, 4)
     slope = np.gradient(smooth(loss.mean(0), 4), np.log(lr))
