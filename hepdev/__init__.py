@@ -1,11 +1,13 @@
 __version__ = "0.1.0"
 
 _homes = {
-    'data.schema': 'Schema Column Events', 'data.foldfile': 'FoldFile write_foldfile', 'data.recipe': 'Recipe', 'data.sources': 'read_table',
+    'data.schema': 'Schema Column Events events_of', 'data.foldfile': 'FoldFile write_foldfile', 'data.sources': 'read_table', 'data.higgsml': 'higgs_schema',
+    'data.recipe': 'Recipe Cartesian Derived Without Numbered Aligned Imputed Scaled Principal',
     'models.stack': 'Ensemble', 'models.heads': 'mlp',
     'train.learner': 'Learner Callback', 'train.history': 'History', 'train.schedule': 'OneCycle lr_range', 'train.stop': 'SaveBest EarlyStop',
-    'train.augment': 'Augment', 'train.losses': 'bce',
-    'scale.bundle': 'Bundle', 'physics.simulate': 'simulate_higgs'}
+    'train.augment': 'Augment', 'train.losses': 'bce cross_entropy mse',
+    'evaluate.metrics': 'roc_auc', 'evaluate.significance': 'ams best_cut', 'evaluate.uncertainty': 'bootstrap bootstrap_auc bootstrap_ams',
+    'scale.bundle': 'Bundle make_bundle load_bundle', 'scale.job': 'Job run_job', 'physics.simulate': 'simulate_higgs'}
 _home = {noun: module for module, nouns in _homes.items() for noun in nouns.split()}
 __all__ = [*_home]
 

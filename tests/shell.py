@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-root = Path(__file__).resolve().parent.parent
+import hepdev
+
 homes = {'hepdev-fold': 'hepdev.data.sources', 'hepdev-train': 'hepdev.scale.job', 'hepdev-predict': 'hepdev.scale.score', 'hepdev-higgs': 'hepdev.apply.higgs'}
 
 @dataclass(frozen=True)
@@ -27,13 +28,15 @@ def script(name):
     beside = Path(sys.executable).parent/name
     if found := str(beside) if beside.exists() else shutil.which(name): return found
     function, path = name.replace('-', '_'), Path(tempfile.mkdtemp())/name
-    path.write_text(f'import sys\nfrom {homes[name]} import {function}\nif __name__ == "__main__": sys.exit({function}())\n')
+    path.write_text(f'#!{sys.executable}\nimport sys\nfrom {homes[name]} import {function}\nif __name__ == "__main__": sys.exit({function}())\n')
+    path.chmod(0o755)
     return str(path)
 
 def start(name, *args, cwd, **options):
-    "The command as a process of its own."
-    env = {**os.environ, 'PYTHONPATH': os.pathsep.join([str(root), *filter(None, [os.environ.get('PYTHONPATH')])]), 'PYTHONUNBUFFERED': '1'}
-    return subprocess.Popen([sys.executable, script(name), *map(str, args)], cwd=cwd, env=env, **options)
+    "The command as a process of its own, of the package that the tests import."
+    path = [str(Path(hepdev.__file__).parent.parent), *filter(None, [os.environ.get('PYTHONPATH')])]
+    env = {**os.environ, 'PYTHONPATH': os.pathsep.join(path), 'PYTHONUNBUFFERED': '1'}
+    return subprocess.Popen([script(name), *map(str, args)], cwd=cwd, env=env, **options)
 
 def run(name, *args, cwd):
     "Outcome of the command as a process of its own."

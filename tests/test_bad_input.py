@@ -183,7 +183,7 @@ def test_later_file_of_several(place):
 def made(tmp_path_factory):
     "A folder with a bundle."
     folder = tmp_path_factory.mktemp('made')
-    run_job(Job(network=(('width', 6), ('depth', 2)), members=3, epochs=1, bs=64), toy_events(200, seed=0), folder/'bundle')
+    run_job(Job(network=dict(width=6, depth=2), members=3, epochs=1, bs=64), toy_events(200, seed=0), folder/'bundle')
     return folder
 
 @pytest.fixture

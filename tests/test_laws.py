@@ -229,6 +229,20 @@ def test_same_seed_same_bits():
     assert torch.equal(again.ens.rows, undisturbed(3).ens.rows) and again.history.rows == undisturbed(3).history.rows
     assert not torch.isclose(undisturbed(4).ens.rows, undisturbed(3).ens.rows).all(1).any()
 
+@pytest.mark.parametrize('kind', ['plain', 'residual', 'dense'])
+def test_threads_change_no_bit(kind):
+    "The members are shared out among however many threads: each member's arithmetic stays the same."
+    rows, threads = [], torch.get_num_threads()
+    try:
+        for n in (1, 2, 3):
+            torch.set_num_threads(n)
+            learn = small_learner(3, cbs=whole_kit(), build=BUILDS[kind](fitted().layout))
+            learn.fit(higgs(), epochs=1.5, bs=64)
+            rows.append(learn.ens.rows)
+            assert torch.get_num_threads() == n
+    finally: torch.set_num_threads(threads)
+    assert torch.equal(rows[0], rows[1]) and torch.equal(rows[0], rows[2])
+
 @law(max_examples=8)
 @given(pauses=st.sets(st.integers(1, 28), min_size=1, max_size=3), seed=st.sampled_from([3, 4]))
 def test_resumed_is_uninterrupted(tmp_path_factory, pauses, seed):

@@ -363,7 +363,7 @@ def test_resuming_reads_the_file_that_interrupting_wrote(tmp_path):
     "There: its own saves did not load any more. Here a job that was broken off goes on from its file, and a finished one says so."
     class Break(Callback):
         def after_step(self, learn): learn.interrupted |= learn.step == 7
-    job = Job(network=(('width', 6), ('depth', 2)), members=3, epochs=2, bs=64)
+    job = Job(network=dict(width=6, depth=2), members=3, epochs=2, bs=64)
     assert not run_job(job, events(), tmp_path/'a', cbs=[Break()]).complete
     resumed, whole = run_job(job, events(), tmp_path/'a', resume=True, cbs=[Callback()]), run_job(job, events(), tmp_path/'b')
     assert resumed.complete and load_bundle(tmp_path/'a').predict(new_table()).equals(whole.predict(new_table()))

@@ -6,7 +6,7 @@
 __all__ = ['steps', 'derived', 'Table', 'Layout', 'weighted_moments', 'weighted_quantiles', 'step', 'Cartesian', 'Derived',
            'Without', 'Numbered', 'Aligned', 'Imputed', 'Scaled', 'Principal', 'Recipe']
 
-# %% ../../nbs/15_data.recipe.ipynb #08004136
+# %% ../../nbs/15_data.recipe.ipynb #80188364
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -15,7 +15,8 @@ from fastcore.basics import patch
 from torch import Tensor
 
 from ..core import DataError, check_name
-from .schema import Events, Schema
+from .schema import Schema
+from .weights import balance_classes
 from ..physics.align import align
 from ..physics.features import higgs_derived, winner_features
 from ..physics.kinematics import to_cartesian
@@ -215,15 +216,17 @@ def _ordered(t):
     momenta = [v[p] for p in ('px', 'py', 'pz') for v in t.vectors.values() if p in v]
     return (*momenta, *(n for n in t.columns if n not in momenta))
 
-# %% ../../nbs/15_data.recipe.ipynb #128c0414
+# %% ../../nbs/15_data.recipe.ipynb #1e6908bb
 @patch
 def fit(self:Recipe,
     events,          # `Events` or `FoldFile`: the training events
-    w:np.ndarray=None, # (N,) weights of the statistics; the events' own if not given, 1 if they have none
+    w:np.ndarray=None, # (N,) weights of the statistics; if not given as in training: the events' own, with classes brought to the same total
 )->Recipe: # a new one, fitted
     "Let each step learn from the events as the steps before it left them."
-    w = events.w if w is None else w
-    w = torch.ones(len(events)) if w is None else torch.as_tensor(w)
+    if w is None:
+        w = np.ones(len(events)) if events.w is None else events.w
+        if events.schema.classes and events.y is not None: w = balance_classes(w, events.y)
+    w = torch.as_tensor(w)
     t, states = _table(events.schema, events), []
     for s in self.steps:
         states.append(s.learn(t, w))

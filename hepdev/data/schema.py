@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'POLAR', 'CARTESIAN', 'plain', 'Column', 'Schema', 'event_hash', 'Events', 'check_column', 'numeric',
-           'source_values', 'source_labels']
+           'source_values', 'source_labels', 'events_of']
 
 # %% ../../nbs/11_data.schema.ipynb #cd6196c6
 import hashlib, math, warnings
@@ -377,3 +377,25 @@ def _identity(self:Schema, df, lost, source, entry):
     warnings.warn(f"{why}: an event of {source} is known only by source name and row number. Shuffle, cut or rename the file and its events will "
                   "not be recognised, not even as training events.", stacklevel=3)
     return event_hash({'source': np.full(len(df), source), 'entry': entry + np.arange(len(df))})
+
+# %% ../../nbs/11_data.schema.ipynb #edd7bda8
+def events_of(
+    x,            # (N,F) features; NaN where missing
+    y=None,       # (N,) classes 0, 1, .. as whole numbers, or a regression target
+    *, sample_weight=None, # (N,)
+    names=None,   # (F,) of the features; x0, x1, .. if not given
+    ids=None,     # (N,) that identify the events; their row if not given
+)->Events: # raises `DataError`
+    "Events of plain arrays."
+    x = np.asarray(x)
+    if x.ndim != 2: raise DataError(f"Features of shape {x.shape}: expected (events, features).")
+    names = [f'x{i}' for i in range(x.shape[1])] if names is None else list(names)
+    if len(names) != x.shape[1]: raise DataError(f"{len(names)} names for {x.shape[1]} features.")
+    columns = {n: x[:, i] for i, n in enumerate(names)} | dict(event=np.arange(len(x)) if ids is None else ids)
+    columns |= {k: np.asarray(v) for k, v in dict(target=y, weight=sample_weight).items() if v is not None}
+    for k, v in columns.items():
+        if len(v) != len(x): raise DataError(f"{k} has {len(v)} entries for {len(x)} events.")
+    classes = {int(c): int(c) for c in np.unique(columns['target'])} if y is not None and columns['target'].dtype.kind in 'iub' else None
+    schema = Schema(tuple(Column(n, missing='nan') for n in names), target=None if y is None else 'target', classes=classes,
+                    weight=None if sample_weight is None else 'weight', event_id='event')
+    return schema.parse(columns, source='arrays')

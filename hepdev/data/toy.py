@@ -30,20 +30,20 @@ def toy_auc()->float:
     delta = means[1] - means[0]
     return (1 + math.erf(math.sqrt(delta @ np.linalg.solve(cov, delta))/2))/2
 
-# %% ../../nbs/18_data.toy.ipynb #562612f5
+# %% ../../nbs/18_data.toy.ipynb #242c3024
 def _tilted(rng, mean, cov, n, axis, t):
     "Gaussian events shifted along one feature, and the weights (mean 1) that undo the shift."
     x = rng.multivariate_normal(mean + t*cov[axis], cov, n)
     return x, np.exp(-t*(x[:, axis] - mean[axis]) + t**2*cov[axis, axis]/2)
 
-def _events(x, y, w, classes):
+def _events(x, y, w, classes, seed):
     "Events from arrays, through a table as from anywhere else."
     columns = tuple(Column(f'x{i}') for i in range(x.shape[1]))
     schema = Schema(columns, target='label', classes=classes, weight='weight', event_id='event')
-    table = dict(zip(schema.features, x.T)) | dict(label=y, weight=w, event=np.arange(len(x)))
+    table = dict(zip(schema.features, x.T)) | dict(label=y, weight=w, event=10_000_000*(seed % 10**9) + np.arange(len(x)))  # no two seeds share an id
     return schema.parse(pd.DataFrame(table), source='toy')
 
-# %% ../../nbs/18_data.toy.ipynb #db2751a9
+# %% ../../nbs/18_data.toy.ipynb #5657878d
 def toy_events(
     n:int,            # number of events
     *, seed:int,      # of the events
@@ -58,7 +58,7 @@ def toy_events(
     for c, axis in ((0, 1), (1, 3)):
         x[y == c], w[y == c] = _tilted(rng, means[c], cov, (y == c).sum(), axis, 0.5 if weights == 'spread' else 0.)
     if weights == 'negative': w *= np.where(rng.random(n) < 0.2, -1, 1)/0.6
-    return _events(x, np.array(['b', 's'])[y], w*np.where(y == 1, 0.1, 1.), {'b': 0, 's': 1})
+    return _events(x, np.array(['b', 's'])[y], w*np.where(y == 1, 0.1, 1.), {'b': 0, 's': 1}, seed)
 
 # %% ../../nbs/18_data.toy.ipynb #c0ac30ea
 def toy_optimal_score(
@@ -73,7 +73,7 @@ def toy_optimal_score(
     p /= p.sum(1, keepdims=True)
     return p[:, 1] if len(means) == 2 else p
 
-# %% ../../nbs/18_data.toy.ipynb #8a812bf3
+# %% ../../nbs/18_data.toy.ipynb #38d4620f
 def toy_classes(
     n:int,         # number of events
     *, seed:int,   # of the events
@@ -84,9 +84,9 @@ def toy_classes(
     means, cov = toy_geometry(classes)
     y = rng.permutation(np.arange(n) % len(means))
     x = means[y] + rng.multivariate_normal(np.zeros(4), cov, n)
-    return _events(x, y, rng.gamma(2, 0.5, n), {c: c for c in range(len(means))})
+    return _events(x, y, rng.gamma(2, 0.5, n), {c: c for c in range(len(means))}, seed)
 
-# %% ../../nbs/18_data.toy.ipynb #a4605fe5
+# %% ../../nbs/18_data.toy.ipynb #8d8f8e3a
 def toy_regression(
     n:int,       # number of events
     *, seed:int, # of the events
@@ -94,4 +94,4 @@ def toy_regression(
     r"A target $y=x_0+x_1^2/2+0.5\,\epsilon$ of Gaussian features, weights spread around 1; the best prediction is the first two terms."
     rng = np.random.default_rng(key(seed, 'toy regression'))
     x = rng.multivariate_normal(np.zeros(4), toy_geometry()[1], n)
-    return _events(x, x[:, 0] + x[:, 1]**2/2 + 0.5*rng.normal(size=n), rng.gamma(2, 0.5, n), None)
+    return _events(x, x[:, 0] + x[:, 1]**2/2 + 0.5*rng.normal(size=n), rng.gamma(2, 0.5, n), None, seed)

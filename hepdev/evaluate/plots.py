@@ -241,7 +241,7 @@ def plot_history(
     ax.legend(frameon=False)
     return ax
 
-# %% ../../nbs/35_evaluate.plots.ipynb #316ad36e
+# %% ../../nbs/35_evaluate.plots.ipynb #c33afd0b
 def plot_lr_range(
     lr,             # (S,) learning rates tried, rising
     loss,           # (M,S) or (S,) loss at each, for members or folds
@@ -257,7 +257,8 @@ def plot_lr_range(
     curve, = ax.plot(lr, mean, **{'label': f'mean of {len(loss)}'} | line)
     ax.fill_between(lr, mean - spread, mean + spread, color=curve.get_color(), alpha=0.25, lw=0, label='spread (1 standard deviation)')
     if suggestion is not None: ax.axvline(suggestion, color='C3', lw=1, label=f'suggestion: {suggestion:.2g}')
-    low, start = np.nanmin(mean - spread), np.nanmax((mean + spread)[:max(len(lr)//4, 1)])
+    best = np.nanargmin(mean)
+    low, start = (mean - spread)[best], np.nanmax((mean + spread)[:max(len(lr)//4, 1)])
     ax.set(xscale='log', xlabel='learning rate', ylabel='loss', ylim=(low - 0.1*(start - low), start + 0.5*(start - low)))
     ax.legend(fontsize=8)
     return ax

@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['architectures', 'Network', 'Architecture', 'architecture', 'mlp']
 
-# %% ../../nbs/29_models.heads.ipynb #5e1c9c8e
+# %% ../../nbs/29_models.heads.ipynb #0966fb4d
 from collections.abc import Callable
 from dataclasses import dataclass
+from inspect import signature
 
 import torch
 from torch import Tensor
@@ -38,7 +39,7 @@ class Network(Block):
         out = self.tail(self.body(*parts))
         return out if self.outputs else out[..., 0]
 
-# %% ../../nbs/29_models.heads.ipynb #8b3ccf12
+# %% ../../nbs/29_models.heads.ipynb #edd5d3f8
 architectures = {}
 
 @dataclass(frozen=True)
@@ -47,7 +48,9 @@ class Architecture:
     name:str      # in `architectures`
     layout:Layout # of the tensors that it reads
     settings:dict # keyword arguments, JSON types
-    def __post_init__(self): check_name('architecture', self.name, architectures)
+    def __post_init__(self):
+        known = signature(architectures[check_name('architecture', self.name, architectures)]).parameters
+        for k in self.settings: check_name(f'setting of {self.name}', k, [*known][1:])
     def __call__(self): return architectures[self.name](self.layout, **self.settings)
 
 def architecture(build):

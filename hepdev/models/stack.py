@@ -146,7 +146,7 @@ def _apply(self:Ensemble, fn, recurse=True):
     self._bind(fn(self.rows))
     return self
 
-# %% ../../nbs/21_models.stack.ipynb #e60894ef
+# %% ../../nbs/21_models.stack.ipynb #829969ae
 @patch
 def parameters_of_members(self:Ensemble)->list: # M parameters of length P, each with its gradient
     "One parameter for each member, as an optimiser wants them: rows of the matrices."
@@ -157,6 +157,6 @@ def parameters_of_members(self:Ensemble)->list: # M parameters of length P, each
 @patch
 def only(self:Ensemble, positions)->Ensemble: # of the members at those positions, sharing nothing
     "A copy with some of the members."
-    other = Ensemble(self.build, [self.ids[i] for i in positions], seed=self.seed)
+    other = Ensemble(self.build, [self.ids[i] for i in positions], seed=self.seed).to(self.rows.device)
     other.load_state_dict({k: v[list(positions)] for k, v in self.state_dict().items()})
     return other

@@ -349,7 +349,7 @@ def mixed_events(
         frames.append(frame.assign(Weight=(s.part*weight/weight.sum()).numpy(), Label=s.label, Process=s.process))
     return pd.concat(frames, ignore_index=True).iloc[rng.permutation(n)].reset_index(drop=True)
 
-# %% ../../nbs/07_physics.simulate.ipynb #1560d38a
+# %% ../../nbs/07_physics.simulate.ipynb #20351bac
 def simulate_higgs(
     n:int,          # events, all selected
     seed:int=0,     # the same seed and n give the same table
@@ -364,7 +364,7 @@ def simulate_higgs(
     pri = {k: from_numpy(events[k].to_numpy(copy=True)) for k in events if k.startswith('PRI_')}
     der = higgs_derived(pri) | {'DER_mass_MMC': likely_mass(pri)}
     table = pd.DataFrame({k: x.numpy().round(3) for k, x in (der | pri).items()}).fillna(-999.)
-    table.insert(0, 'EventId', np.arange(100_000, 100_000 + n))
+    table.insert(0, 'EventId', 10_000_000*(int(seed) % 10**9 + 1) + np.arange(n))  # no two seeds share an id, nor does the real file
     weight, label = events['Weight'], events['Label']
     return table.assign(PRI_jet_num=table['PRI_jet_num'].astype(int), Weight=scale_to_challenge(weight, label), Label=label,
         KaggleSet=kaggle, KaggleWeight=scale_to_challenge(weight, label, kaggle), Process=events['Process'])

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['jobs', 'Job', 'job_from', 'find_job', 'run_job', 'stop_if_interrupted', 'hepdev_train']
 
-# %% ../../nbs/82_scale.job.ipynb #58360d29
+# %% ../../nbs/82_scale.job.ipynb #2c521202
 import json
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,6 @@ from ..core import DataError, FileError, check_name
 from ..data.foldfile import FoldFile
 from ..data.recipe import Recipe, steps
 from ..data.sources import command
-from ..data.weights import balance_classes
 from ..evaluate.metrics import roc_auc
 from ..models.heads import mlp
 from ..models.stack import Ensemble
@@ -28,12 +27,12 @@ from ..train.losses import bce, cross_entropy, mse
 from ..train.schedule import OneCycle
 from ..train.stop import SaveBest
 
-# %% ../../nbs/82_scale.job.ipynb #e7189960
+# %% ../../nbs/82_scale.job.ipynb #55fdccca
 @dataclass(frozen=True)
 class Job:
     "What decides a training."
     steps:tuple=(('Cartesian', {}), ('Scaled', {}), ('Imputed', {'rule': 'zero'})) # of the recipe: names and settings; zero is the mean of a scaled column
-    network:tuple=()                  # settings of `mlp`, as pairs
+    network:dict=field(default_factory=dict) # settings of `mlp`
     augment:tuple=('rotate', 'flip_y', 'flip_z') # transforms, where the events have momenta
     members:int=10
     epochs:float=15
@@ -42,17 +41,17 @@ class Job:
     seed:int=0
     negative:str='refuse' # policy for negative weights: 'refuse', 'keep', 'clip' or 'pair'
 
-    def to_dict(self): return asdict(self) | dict(steps=[[n, s] for n, s in self.steps], network=dict(self.network), augment=list(self.augment))
+    def to_dict(self): return asdict(self) | dict(steps=[[n, s] for n, s in self.steps], augment=list(self.augment))
 
 jobs = dict(strong2020=Job())
 
-# %% ../../nbs/82_scale.job.ipynb #63ad2ca0
+# %% ../../nbs/82_scale.job.ipynb #990110d6
 def job_from(
     d:dict, # as `Job.to_dict` gives it; what is left out is as in `strong2020`
 )->Job: # raises `UnknownName`
     "The job that a dict describes."
     for k in d: check_name('setting of a job', k, [f.name for f in fields(Job)])
-    made = {k: tuple((check_name('step of a recipe', n, steps), s) for n, s in v) if k == 'steps' else tuple(v.items()) if k == 'network' else tuple(v) if k == 'augment' else v
+    made = {k: tuple((check_name('step of a recipe', n, steps), s) for n, s in v) if k == 'steps' else tuple(v) if k == 'augment' else v
             for k, v in d.items()}
     return Job(**made)
 
@@ -65,7 +64,7 @@ def find_job(
     except FileNotFoundError: raise FileError(f'{name} does not exist.') from None
     except ValueError as e: raise FileError(f'{name} is no JSON: {e}.') from None
 
-# %% ../../nbs/82_scale.job.ipynb #ba142b0e
+# %% ../../nbs/82_scale.job.ipynb #1cafda1e
 @patch
 def learner(self:Job,
     events,         # training events; the recipe is fitted on them
@@ -73,11 +72,10 @@ def learner(self:Job,
     cbs=(),         # further callbacks
 )->Learner:
     "A learner, ready for its first step."
-    w = np.ones(len(events)) if events.w is None else events.w
     classes = events.schema.classes and events.schema.n_classes
-    recipe = Recipe([steps[n](**s) for n, s in self.steps]).fit(events, balance_classes(w, events.y) if classes else w)
+    recipe = Recipe([steps[n](**s) for n, s in self.steps]).fit(events)
     outputs, loss = (None, bce) if classes == 2 else (classes, cross_entropy) if classes else (None, mse)
-    ens = Ensemble(mlp(recipe.layout, outputs=outputs, **dict(self.network)), self.members, seed=self.seed).to(device)
+    ens = Ensemble(mlp(recipe.layout, outputs=outputs, **self.network), self.members, seed=self.seed).to(device)
     augment = [Augment(*self.augment)] if self.augment and recipe.layout.vectors else []
     return Learner(ens, recipe, loss, cbs=[OneCycle(self.lr), *augment, SaveBest(), *cbs], metrics=[roc_auc] if classes == 2 else [], seed=self.seed)
 

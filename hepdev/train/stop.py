@@ -12,7 +12,7 @@ import torch
 from ..core import DataError
 from .learner import Callback
 
-# %% ../../nbs/44_train.stop.ipynb #81e20901
+# %% ../../nbs/44_train.stop.ipynb #b87fd6da
 class SaveBest(Callback):
     "Give each member the weights of its best epoch back at the end."
     remembers = ('value', 'rows')
@@ -24,6 +24,7 @@ class SaveBest(Callback):
     def after_epoch(self, learn):
         now = torch.tensor(learn.history.last(self.name), device=learn.ens.rows.device)
         if self.value is None: self.value, self.rows = torch.full_like(now, -torch.inf*self.sign), learn.ens.rows.clone()
+        self.value, self.rows = self.value.to(now.device), self.rows.to(now.device)
         better = (now - self.value)*self.sign > 0
         self.value = torch.where(better, now, self.value)
         self.rows[better] = learn.ens.rows[better]
