@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['HepdevError', 'UnknownName', 'DataError', 'FileError', 'unknown', 'check_name', 'with_uncertainty', 'mix64', 'key',
-           'sync', 'publish', 'digest']
+           'sync', 'make_folder', 'publish', 'digest']
 
 # %% ../nbs/00_core.ipynb #18669ec2
 import hashlib, math, os
@@ -50,13 +50,13 @@ def check_name(
     if name not in names: raise unknown(kind, name, names)
     return name
 
-# %% ../nbs/00_core.ipynb #1fcc8acb
+# %% ../nbs/00_core.ipynb #53dd696b
 def with_uncertainty(
     value:float,  # any unit
-    error:float,  # same unit; NaN or 0 leaves the value with four significant digits
+    error:float,  # same unit; NaN, 0 or what is mere rounding leaves the value with four significant digits
 )->str:
     "Value and uncertainty, rounded by the rule of the Particle Data Group."
-    if not math.isfinite(error) or error <= 0: return f'{value:.4g}'
+    if not math.isfinite(error) or error <= 1e-9*abs(value): return f'{value:.4g}'
     power = math.floor(math.log10(error))
     digits = 1 - power if error/10**power < 3.55 else -power
     if digits > 0: return f'{value:.{digits}f} ± {error:.{digits}f}'
@@ -89,7 +89,15 @@ def sync(
     try: os.fsync(fd)
     finally: os.close(fd)
 
-# %% ../nbs/00_core.ipynb #0c0bc103
+# %% ../nbs/00_core.ipynb #05316394
+def make_folder(
+    path, # folder
+)->Path:  # raises `FileError`
+    "The folder, made if it is not there."
+    try: Path(path).mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError): raise FileError(f'{path} cannot be a folder: there is a file of that name, or on the way to it.') from None
+    return Path(path)
+
 @contextmanager
 def publish(
     path:Path,            # final name of the file
@@ -98,7 +106,7 @@ def publish(
     "Give a temporary name beside `path`; rename it to `path` when the block ends well."
     path = Path(path)
     if path.exists() and not overwrite: raise FileError(f"{path} exists. Choose another name or allow to overwrite it.")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     part = path.with_name(f'.{path.name}.{os.getpid()}.part')
     try:
         yield part

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['higgs_events', 'carried_threshold', 'higgs_table', 'higgs_figures', 'hepdev_higgs']
 
-# %% ../../nbs/90_apply.higgs.ipynb #deb2a2cf
+# %% ../../nbs/90_apply.higgs.ipynb #f76ba276
 import json, time
 from dataclasses import replace
 from pathlib import Path
@@ -14,27 +14,29 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..core import DataError, FileError, publish, with_uncertainty
+from ..core import DataError, FileError, check_name, publish, with_uncertainty
 from ..data.higgsml import challenge_yields, higgs_schema
 from ..data.sources import command, read_table
-from ..ensemble.predict import member_scores
+from ..ensemble.predict import check_views, member_scores
 from ..evaluate.metrics import roc_auc
 from ..evaluate.significance import Cut, ams_scan, best_cut, cut_at_background_efficiency
 from ..evaluate.uncertainty import bootstrap_ams, bootstrap_auc
 from ..physics.simulate import simulate_higgs
 from ..scale.bundle import Bundle, load_bundle
-from ..scale.job import Job, find_job, run_job, stop_if_interrupted
+from ..scale.job import Job, find_device, find_job, run_job, stop_if_interrupted
 from ..train.schedule import lr_range
 
-# %% ../../nbs/90_apply.higgs.ipynb #40c0acc0
+# %% ../../nbs/90_apply.higgs.ipynb #516893d0
 def higgs_events(
     df:pd.DataFrame, # columns of the challenge
+    source='table',  # what to call it in errors
 )->dict: # 't' and, where the file has them, 'b' and 'v': `Events`, weighted to the yields of the challenge
     "The sets of the challenge."
-    schema = higgs_schema(df.columns)
+    everything = higgs_schema(df.columns).parse(df, source=source)
     kind = df['KaggleSet'].to_numpy() if 'KaggleSet' in df else np.full(len(df), 't')
+    for k in pd.unique(kind): check_name('KaggleSet', k, ('t', 'b', 'v', 'u'))
     if not (kind == 't').any(): raise DataError(f"No event is marked 't' in KaggleSet (found {sorted(set(kind))}): there is nothing to train on.")
-    sets = {k: schema.parse(df[kind == k], source=f'set {k!r}') for k in ('t', 'b', 'v') if (kind == k).any()}
+    sets = {k: everything.take(kind == k) for k in ('t', 'b', 'v') if (kind == k).any()}
     for events in sets.values():
         if len(np.unique(events.y)) < 2: raise DataError(f'All {len(events)} events of a set are of one class. Both signal (s) and background (b) are needed.')
     return {k: replace(events, w=challenge_yields(events.w, events.y)) for k, events in sets.items()}
@@ -54,16 +56,19 @@ def carried_threshold(
     passed = ((score >= float(cut.threshold))*background).sum(1).mean()/background.sum()
     return float(cut_at_background_efficiency(score.mean(0), some.y, some.w, efficiency=passed))
 
-# %% ../../nbs/90_apply.higgs.ipynb #638a8475
+# %% ../../nbs/90_apply.higgs.ipynb #54e04a45
 def higgs_table(
     bundle:Bundle,
     sets:dict,         # from `higgs_events`
     *, views:int=8,    # poses to average over
     replicas:int=1000, # of the bootstrap
-)->tuple: # table, out-of-fold scores of 't', cut, seconds of prediction and events predicted
+)->tuple: # table, (training events that have a judge, their out-of-fold scores), cut, (seconds of prediction, events predicted)
     "Score of each member and of the ensemble: AUC and AMS with their bootstrap uncertainty."
     train = sets['t']
-    oof = bundle.predict(train, views=views if bundle.transforms else 1).score.to_numpy()
+    views = views if bundle.transforms else 1
+    everywhere = bundle.predict(train, views=views).score.to_numpy()
+    train, oof = train.take(np.isfinite(everywhere)), everywhere[np.isfinite(everywhere)]   # with fewer members than folds, some events have no judge
+    train = replace(train, w=challenge_yields(train.w, train.y))
     cut = best_cut(oof, train.y, train.w)
     at = carried_threshold(bundle, train, cut, views=views)
     fold, rows = train.folds(bundle.plan.folds), []
@@ -74,10 +79,10 @@ def higgs_table(
     start, n = time.perf_counter(), 0
     for k, name in (('b', 'public'), ('v', 'private')):
         if k not in sets: continue
-        score = bundle.predict(sets[k], views=views if bundle.transforms else 1).score.to_numpy()
+        score = bundle.predict(sets[k], views=views).score.to_numpy()
         rows.append(_row('ensemble', f'{name} test set', score, sets[k].y, sets[k].w, at, replicas))
         n += len(score)
-    return pd.DataFrame(rows), oof, cut, (time.perf_counter() - start, n)
+    return pd.DataFrame(rows), (train, oof), cut, (time.perf_counter() - start, n)
 
 # %% ../../nbs/90_apply.higgs.ipynb #320dd6d1
 def _row(who, where, score, y, w, threshold, replicas):
@@ -123,7 +128,7 @@ def _read(data, events, seed):
     print(f'simulating {events} events (name a file with --data to use real ones)')
     return simulate_higgs(events, seed=seed, sets={'t': 0.5, 'b': 0.15, 'v': 0.35})
 
-# %% ../../nbs/90_apply.higgs.ipynb #9700b682
+# %% ../../nbs/90_apply.higgs.ipynb #81576d44
 @command
 def hepdev_higgs(
     data:str=None,          # the challenge's file, all or part of it: .csv, .csv.gz or .parquet; simulated events if not given
@@ -139,21 +144,22 @@ def hepdev_higgs(
     overwrite:bool=False,   # write into a folder that is not empty?
 ):
     "Train an ensemble on the HiggsML challenge, score it, and write table, figures and bundle."
+    check_views(views)
     out = Path(out); _check_out(out, overwrite, resume)
     job = replace(find_job(recipe), seed=seed, **{k: v for k, v in dict(members=members, epochs=epochs).items() if v is not None})
-    sets = higgs_events(_read(data, events, seed))
+    sets = higgs_events(_read(data, events, seed), Path(data).name if data else 'the simulation')
     train = sets['t']
     print(f"{', '.join(f'{len(e)} events in set {k}' for k, e in sets.items())}; learning-rate test")
     rates = lr_range(job.learner(train, device=device), train)
     start = time.perf_counter()
-    done = resume and load_bundle(out/'bundle', device=device)
+    done = resume and load_bundle(out/'bundle', device=find_device(device))
     bundle = done if done and done.complete else run_job(job, train, out/'bundle', device=device, resume=resume, overwrite=overwrite)
     seconds = time.perf_counter() - start
     stop_if_interrupted(bundle, out/'bundle')
-    table, score, cut, (predict_seconds, predicted) = higgs_table(bundle, sets, views=views)
+    table, (judged, score), cut, (predict_seconds, predicted) = higgs_table(bundle, sets, views=views)
     report = table.to_string(index=False) + f'\n\nThe AMS out of fold is slightly optimistic: its cut was chosen on those events. The others took the cut over.\ncut: out-of-fold score >= {float(cut.threshold):.4f}, background efficiency {float(cut.background_efficiency):.3g}' \
         + f'\ntraining: {seconds:.1f} s' + (f'; prediction: {predict_seconds:.1f} s for {predicted} events in {views} views' if predicted else '')
     with publish(out/'result.txt', overwrite=True) as part: part.write_text(report + '\n')
     history = pd.DataFrame(bundle.training['history'], columns=['epoch', 'step', 'member', 'name', 'value'])
-    higgs_figures(out, train, score, cut, history, rates, process=train.x.get('Process'))
+    higgs_figures(out, judged, score, cut, history, rates, process=judged.x.get('Process'))
     print(f"{report}\n\nwritten to {out}/: result.txt, roc.png, scores.png, ams.png, history.png, lr_range.png, bundle/")

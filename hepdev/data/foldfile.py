@@ -30,7 +30,7 @@ def seal(
     text = json.dumps(dict(version=VERSION, bytes=path.stat().st_size - SEAL, sha256=digest(path, SEAL)))
     with open(path, 'r+b') as f: f.write((MAGIC + text.encode() + b'\n').ljust(SEAL, b'\n'))
 
-# %% ../../nbs/13_data.foldfile.ipynb #02658158
+# %% ../../nbs/13_data.foldfile.ipynb #d6a1bca8
 def _head(path):
     with open(path, 'rb') as f: return f.read(SEAL)
 
@@ -43,8 +43,10 @@ def check_seal(
     head = _head(path)
     if not head.strip(b'\0'): raise FileError(f"{path} is unfinished: it was never sealed. Make it again.")
     if not head.startswith(MAGIC): raise FileError(f"{path} is not a hepdev fold file. Make one from a table with hepdev-fold.")
-    try: info = json.loads(head[len(MAGIC):])
-    except ValueError: raise FileError(f"{path} is damaged: its first {SEAL} bytes cannot be read. Make it again.") from None
+    try:
+        info = json.loads(head[len(MAGIC):])
+        if not (isinstance(info['version'], int) and isinstance(info['bytes'], int) and isinstance(info['sha256'], str)): raise ValueError
+    except (ValueError, KeyError, TypeError): raise FileError(f"{path} is damaged: its first {SEAL} bytes cannot be read. Make it again.") from None
     if info['version'] > VERSION: raise FileError(f"{path} has format version {info['version']}; this hepdev reads up to {VERSION}. Update hepdev.")
     size = path.stat().st_size - SEAL
     if size != info['bytes']: raise FileError(f"{path} should have {info['bytes']} bytes after its head but has {size}: it was cut short or added to. Make it again.")

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['pieces_of', 'scores_of', 'hepdev_predict']
 
-# %% ../../nbs/84_scale.score.ipynb #539c3003
+# %% ../../nbs/84_scale.score.ipynb #79f039a2
 from pathlib import Path
 
 import pandas as pd
@@ -13,7 +13,9 @@ import pandas as pd
 from ..core import DataError, FileError, check_name, publish
 from ..data.foldfile import FoldFile
 from ..data.sources import command, iter_tables
+from ..ensemble.predict import check_views
 from .bundle import Bundle, load_bundle
+from .job import find_device
 
 # %% ../../nbs/84_scale.score.ipynb #49aee933
 def pieces_of(
@@ -45,7 +47,7 @@ def _writer(path):
     def add(part, piece, first): piece.to_csv(part, mode='w' if first else 'a', header=first, index=False, compression=compression, float_format='%.7g')
     return add
 
-# %% ../../nbs/84_scale.score.ipynb #a094afc8
+# %% ../../nbs/84_scale.score.ipynb #ac3bda3a
 @command
 def hepdev_predict(
     bundle:str,           # folder of a trained bundle
@@ -57,7 +59,8 @@ def hepdev_predict(
 ):
     "Write score, spread over members and number of members for each event of a file, in its order."
     if data is None or out is None: raise DataError('Name the events with --data and the table to make with --out.')
-    add, known, first, total = _writer(out), load_bundle(bundle, device=device), True, 0
+    check_views(views)
+    add, known, first, total = _writer(out), load_bundle(bundle, device=find_device(device)), True, 0
     with publish(out, overwrite=overwrite) as part:
         for events in pieces_of(data, known.recipe.schema):
             table = scores_of(known, events, views)

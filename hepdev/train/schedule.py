@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['cosine', 'one_cycle', 'set_hyper', 'OneCycle', 'RateSweep', 'RateRange', 'smooth', 'lr_range']
 
-# %% ../../nbs/43_train.schedule.ipynb #06dc103f
+# %% ../../nbs/43_train.schedule.ipynb #f0d20e6a
 import math
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ import torch
 
 from ..core import DataError
 from ..models.stack import Ensemble
-from .learner import Callback, Learner, steps_of_epoch
+from .learner import Callback, Learner, steps_of_epoch, usual_folds
 
 # %% ../../nbs/43_train.schedule.ipynb #6041c06c
 def cosine(
@@ -102,7 +102,7 @@ def smooth(
     blur = lambda row: np.convolve(row, k)[half:half+len(row)]
     return np.apply_along_axis(blur, -1, x)/blur(np.ones(x.shape[-1]))
 
-# %% ../../nbs/43_train.schedule.ipynb #ea35898a
+# %% ../../nbs/43_train.schedule.ipynb #2e3c9212
 def lr_range(
     learn:Learner,  # its settings are used; it is not changed
     events,         # training events
@@ -115,8 +115,8 @@ def lr_range(
     "Train a fresh copy of the ensemble while the rate rises, each member on its folds."
     fresh, sweep = Ensemble(learn.ens.build, learn.ens.ids, seed=learn.ens.seed).to(learn.device), RateSweep(low, high)
     keep = [cb for cb in learn.cbs if getattr(cb, 'changes_batch', False)]
-    test = Learner(fresh, learn.recipe, learn.loss_of, cbs=[*keep, sweep], opt=learn.make_opt, seed=learn.seed)
-    k = folds or len(fresh)
+    test = Learner(fresh, learn.recipe, learn.loss_of, cbs=[*keep, sweep], opt=learn.make_opt, weigh=learn.weigh, negative=learn.negative, seed=learn.seed)
+    k = folds or usual_folds(len(fresh))
     test.fit(events, epochs=steps/steps_of_epoch(events, k, bs), bs=bs, folds=k)
     if test.interrupted: raise KeyboardInterrupt
     lr, loss = np.array(sweep.lr[:len(sweep.loss)]), smooth(np.array(sweep.loss).T, 4)
