@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['HepdevError', 'UnknownName', 'DataError', 'FileError', 'unknown', 'check_name', 'with_uncertainty', 'mix64', 'key',
-           'sync', 'make_folder', 'publish', 'digest']
+           'sync', 'check_folder', 'make_folder', 'publish', 'digest']
 
 # %% ../nbs/00_core.ipynb #18669ec2
 import hashlib, math, os
@@ -89,15 +89,28 @@ def sync(
     try: os.fsync(fd)
     finally: os.close(fd)
 
-# %% ../nbs/00_core.ipynb #05316394
+# %% ../nbs/00_core.ipynb #d67b1f6a
+def check_folder(
+    path,                # folder to be made
+    *, used:bool=False,  # may it hold something already?
+)->Path:                 # raises `FileError`
+    "Raise now, before work is done, if a folder cannot be made or is not empty."
+    path = Path(path)
+    for p in (path, *path.parents):
+        if p.exists() and not p.is_dir(): raise FileError(f'{path} cannot be a folder: {p} is a file.')
+    if not used and path.exists() and any(path.iterdir()):
+        what = 'a bundle' if (path/'manifest.json').is_file() else 'something else'
+        raise FileError(f"{path} is not empty: it holds {what}. Choose another folder, or allow to overwrite (--overwrite); an interrupted training goes on with --resume.")
+    return path
+
 def make_folder(
     path, # folder
 )->Path:  # raises `FileError`
     "The folder, made if it is not there."
-    try: Path(path).mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError): raise FileError(f'{path} cannot be a folder: there is a file of that name, or on the way to it.') from None
+    check_folder(path, used=True).mkdir(parents=True, exist_ok=True)
     return Path(path)
 
+# %% ../nbs/00_core.ipynb #2aa7b53b
 @contextmanager
 def publish(
     path:Path,            # final name of the file
@@ -106,7 +119,8 @@ def publish(
     "Give a temporary name beside `path`; rename it to `path` when the block ends well."
     path = Path(path)
     if path.exists() and not overwrite: raise FileError(f"{path} exists. Choose another name or allow to overwrite it.")
-    make_folder(path.parent)
+    try: make_folder(path.parent)
+    except FileError as e: raise FileError(f'{path} cannot be written: {e}') from None
     part = path.with_name(f'.{path.name}.{os.getpid()}.part')
     try:
         yield part

@@ -235,6 +235,28 @@ def test_same_seed_same_bits():
     assert torch.equal(again.ens.rows, undisturbed(one).ens.rows) and again.history.rows == undisturbed(one).history.rows
     assert not torch.isclose(undisturbed(other).ens.rows, undisturbed(one).ens.rows).all(1).any()
 
+class Watch(Callback):
+    "What each member sees: which events, in which poses."
+    def __init__(self): self.index, self.x = [], []
+    def after_loss(self, learn):
+        self.index.append(learn.batch.index.clone())
+        self.x.append(learn.batch.x['flat'].clone())
+
+def test_members_and_seeds_differ():
+    "Two members with the same training events, two seeds: other orders and other poses for each, though the events are the same."
+    seen = {}
+    for seed in (0, 1):
+        watch = Watch()
+        learn = small_learner(2, cbs=[Augment(*POSES), watch], seed=seed)
+        learn.fit(higgs(), epochs=1, bs=400, folds=1)
+        order = watch.index[0].argsort(1)
+        assert (watch.index[0].sort(1).values == torch.arange(400)).all()
+        for m in range(2): seen[seed, m] = watch.index[0][m], watch.x[0][m][order[m]]
+    for i, a in enumerate(seen):
+        for b in [*seen][:i]:
+            assert (seen[a][0] == seen[b][0]).float().mean() < 0.05
+            assert torch.isclose(seen[a][1][:, 0], seen[b][1][:, 0]).float().mean() < 0.05 and torch.allclose(seen[a][1][:, -1], seen[b][1][:, -1])
+
 @pytest.mark.parametrize('kind', ['plain', 'residual', 'dense'])
 def test_threads_change_no_bit(kind):
     "The members are shared out among however many threads: each member's arithmetic stays the same."

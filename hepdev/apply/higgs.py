@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['higgs_events', 'carried_threshold', 'higgs_table', 'higgs_figures', 'hepdev_higgs']
 
-# %% ../../nbs/90_apply.higgs.ipynb #f76ba276
+# %% ../../nbs/90_apply.higgs.ipynb #30d831ce
 import json, time
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..core import DataError, FileError, check_name, publish, with_uncertainty
+from ..core import DataError, check_folder, check_name, publish, with_uncertainty
 from ..data.higgsml import challenge_yields, higgs_schema
 from ..data.sources import command, read_table
 from ..ensemble.predict import check_views, member_scores
@@ -115,20 +115,14 @@ def higgs_figures(
         plot(fig.add_subplot())
         with publish(folder/f'{name}.png', overwrite=True) as part: fig.savefig(part, format='png', dpi=120)
 
-# %% ../../nbs/90_apply.higgs.ipynb #21b36a8e
-def _check_out(out, overwrite, resume):
-    "An output folder that is new, empty, or may be written to."
-    if out.exists() and not out.is_dir(): raise FileError(f'{out} is a file. Name a folder with --out.')
-    if out.exists() and any(out.iterdir()) and not (overwrite or resume):
-        raise FileError(f'{out} exists and is not empty. Choose another folder with --out, go on from an interrupted training with --resume, or allow to write into it with --overwrite.')
-
+# %% ../../nbs/90_apply.higgs.ipynb #7922b531
 def _read(data, events, seed):
     "Events from a file, or simulated."
     if data: return read_table(data)
     print(f'simulating {events} events (name a file with --data to use real ones)')
     return simulate_higgs(events, seed=seed, sets={'t': 0.5, 'b': 0.15, 'v': 0.35})
 
-# %% ../../nbs/90_apply.higgs.ipynb #81576d44
+# %% ../../nbs/90_apply.higgs.ipynb #512d48ad
 @command
 def hepdev_higgs(
     data:str=None,          # the challenge's file, all or part of it: .csv, .csv.gz or .parquet; simulated events if not given
@@ -145,7 +139,7 @@ def hepdev_higgs(
 ):
     "Train an ensemble on the HiggsML challenge, score it, and write table, figures and bundle."
     check_views(views)
-    out = Path(out); _check_out(out, overwrite, resume)
+    out = check_folder(out, used=overwrite or resume)
     job = replace(find_job(recipe), seed=seed, **{k: v for k, v in dict(members=members, epochs=epochs).items() if v is not None})
     sets = higgs_events(_read(data, events, seed), Path(data).name if data else 'the simulation')
     train = sets['t']

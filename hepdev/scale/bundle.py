@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FORMAT', 'OURS', 'PARTS', 'Bundle', 'make_bundle', 'load_bundle']
 
-# %% ../../nbs/80_scale.bundle.ipynb #34205286
+# %% ../../nbs/80_scale.bundle.ipynb #c5f2e27f
 import hashlib, json, re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ import torch
 from fastcore.basics import patch
 from safetensors.numpy import load, save
 
-from ..core import DataError, FileError, digest, make_folder, publish
+from ..core import DataError, FileError, check_folder, digest, make_folder, publish
 from ..data.folds import FoldPlan
 from ..data.recipe import Recipe
 from ..ensemble.combine import combine
@@ -134,18 +134,14 @@ def parts(self:Bundle)->dict: # file name stem with ending -> bytes
             'trained_on.safetensors': save(dict(hash=self.trained_on)),
             'state.json': text(_unnest(self.training, arrays)), 'state.safetensors': save(arrays or {'none': np.zeros(1)})}
 
-# %% ../../nbs/80_scale.bundle.ipynb #01be8d2f
+# %% ../../nbs/80_scale.bundle.ipynb #5eeb299d
 @patch
 def save(self:Bundle,
     path,                 # folder
     *, overwrite:bool=False, # may an older bundle in it be replaced, or a folder that holds something else be used?
 ):
     "Write the bundle; raises `FileError` if something is there already."
-    path = Path(path)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())) and not overwrite:
-        what = 'a bundle' if (path/'manifest.json').is_file() else 'something else'
-        raise FileError(f"{path} exists and holds {what}. Choose another folder or allow to overwrite it.")
-    make_folder(path)
+    path = make_folder(check_folder(path, used=overwrite))
     old = _manifest(path)['files'] if (path/'manifest.json').is_file() else {}
     files = {name: _write_part(path, name, data) for name, data in self.parts().items()}
     with publish(path/'manifest.json', overwrite=True) as part:

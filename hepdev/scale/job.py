@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['jobs', 'Job', 'make_step', 'job_from', 'find_job', 'find_device', 'run_job', 'stop_if_interrupted', 'hepdev_train']
 
-# %% ../../nbs/82_scale.job.ipynb #b58e821b
+# %% ../../nbs/82_scale.job.ipynb #8ddfb045
 import json
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from fastcore.basics import patch
 
-from ..core import DataError, FileError, check_name
+from ..core import DataError, FileError, check_folder, check_name
 from ..data.foldfile import FoldFile
 from ..data.recipe import Recipe, steps
 from ..data.sources import command
@@ -106,7 +106,7 @@ def learner(self:Job,
     return Learner(ens, recipe, loss, cbs=[OneCycle(self.lr), *augment, SaveBest(), *cbs], metrics=[roc_auc] if classes == 2 else [],
                    negative=self.negative, seed=self.seed)
 
-# %% ../../nbs/82_scale.job.ipynb #b844e603
+# %% ../../nbs/82_scale.job.ipynb #405e4f71
 def run_job(
     job:Job,
     events,         # training events
@@ -117,8 +117,7 @@ def run_job(
     cbs=(),         # further callbacks
 )->Bundle: # written to `out`; not complete if it was interrupted
     "Train, and write the bundle."
-    if not resume and not overwrite and Path(out).exists() and any(Path(out).iterdir()):
-        raise FileError(f'{out} exists and is not empty. Choose another folder, resume from it, or allow to overwrite it.')
+    check_folder(out, used=resume or overwrite)
     learn = job.learner(events, device=device, cbs=cbs)
     if resume: learn.restore(_resumable(out, job, events).training)
     learn.fit(events, epochs=job.epochs, bs=job.bs)
