@@ -110,7 +110,7 @@ def make_folder(
     check_folder(path, used=True).mkdir(parents=True, exist_ok=True)
     return Path(path)
 
-# %% ../nbs/00_core.ipynb #2aa7b53b
+# %% ../nbs/00_core.ipynb #80837103
 @contextmanager
 def publish(
     path:Path,            # final name of the file
@@ -118,6 +118,7 @@ def publish(
 ):
     "Give a temporary name beside `path`; rename it to `path` when the block ends well."
     path = Path(path)
+    if path.is_dir(): raise FileError(f"{path} is a folder. Give the name of a file.")
     if path.exists() and not overwrite: raise FileError(f"{path} exists. Choose another name or allow to overwrite it.")
     try: make_folder(path.parent)
     except FileError as e: raise FileError(f'{path} cannot be written: {e}') from None

@@ -238,7 +238,7 @@ def test_rates_rise_alike_in_all_folds():
         n = min(len(alone), len(together.lr))
         np.testing.assert_array_equal(alone[:n], together.lr[:n])
 
-@pytest.mark.parametrize('n', [30, 100, 600])
+@pytest.mark.parametrize('n', [60, 100, 600])
 def test_range_test_takes_the_steps_that_it_was_asked_for(n):
     "However few the events: from the first rate to the last in so many batches, or fewer where the loss explodes before."
     found = lr_range(learner(events().take(slice(0, n))), events().take(slice(0, n)), bs=64, steps=50)
