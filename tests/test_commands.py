@@ -90,6 +90,34 @@ def test_same_seed_same_bits_and_test_sets_are_never_fitted(place, tables, tmp_p
     assert torch.equal(bundles[0].ens.rows, bundles[1].ens.rows)
     for line in ('out of fold.*', 'cut: .*'): assert re.search(line, texts[0])[0].split() == re.search(line, texts[1])[0].split()
 
+PARTS = dict(a_few_of_b=lambda t, b: pd.concat([t, b[b.Label == 'b'][:3]]), one_signal_of_b=lambda t, b: pd.concat([t, b[b.Label == 'b'][:5], b[b.Label == 's'][:1]]),
+             a_hundred_of_t=lambda t, b: t[200:300])
+
+@pytest.mark.parametrize('part', PARTS)
+def test_any_part_of_the_file(tables, tmp_path, part):
+    "The first lines of the file, wherever they end: a set of which too little is there to say anything does not cost the training."
+    t, b = (tables[tables.KaggleSet == k] for k in 'tb')
+    PARTS[part](t, b).to_csv(tmp_path/'part.csv', index=False)
+    (tmp_path/'job.json').write_text(json.dumps(JOB))
+    done = inside('hepdev-higgs', '--data', 'part.csv', '--out', 'run', '--recipe', 'job.json', cwd=tmp_path)
+    assert done.status == 0, done.err
+    check_run(tmp_path/'run')
+    assert re.search(r'out of fold.* 0\.\d+ ± 0\.\d+ +\d\.\d+ ± \d\.\d+', (tmp_path/'run'/'result.txt').read_text())
+
+def test_weight_zero_is_absence_through_the_whole_job(tables, tmp_path):
+    "Learning-rate test, folds, recipe, training, validation, cut, bootstrap: events of weight 0 leave no trace but in the number of events."
+    (tmp_path/'job.json').write_text(json.dumps(JOB))
+    t, lines = tables[tables.KaggleSet == 't'].reset_index(drop=True), []
+    zero = t.assign(KaggleWeight=t.KaggleWeight.where(t.index % 3 > 0, 0.))
+    for name, df in (('zero', zero), ('absent', zero[zero.KaggleWeight > 0])):
+        df.to_csv(tmp_path/f'{name}.csv', index=False)
+        done = inside('hepdev-higgs', '--data', f'{name}.csv', '--out', name, '--recipe', 'job.json', cwd=tmp_path)
+        assert (done.status, done.err) == (0, ''), done.err
+        text = (tmp_path/name/'result.txt').read_text()
+        lines.append(re.findall(r'^ *(?:member \d|out of fold|cut:).*', text, re.M))
+    assert len(lines[0]) == 5
+    for a, b in zip(*lines): assert re.sub(r'\(\d+\)| +', ' ', a).split() == re.sub(r'\(\d+\)| +', ' ', b).split()
+
 def test_higgs_on_real_events(tmp_path):
     "The first 3,000 events of the challenge: all of set t, so no test sets; and predictions from the bundle."
     data = os.environ.get('HEPDEV_DATA')

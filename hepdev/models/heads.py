@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['architectures', 'Network', 'Architecture', 'architecture', 'mlp']
 
-# %% ../../nbs/29_models.heads.ipynb #0966fb4d
+# %% ../../nbs/29_models.heads.ipynb #9be08ee7
 from collections.abc import Callable
 from dataclasses import dataclass
 from inspect import signature
@@ -17,26 +17,26 @@ from ..core import check_name
 from ..data.recipe import Layout
 from .embed import Embedding
 from .mlp import Layers
-from .stack import Block, Ensemble, Linear
+from .stack import Block, Ensemble
 
-# %% ../../nbs/29_models.heads.ipynb #ab8aff55
+# %% ../../nbs/29_models.heads.ipynb #c607a843
 class Network(Block):
-    "Flat columns and categories -> body -> outputs."
+    "Flat columns and categories -> outputs."
     def __init__(self,
         layout:Layout,  # of the tensors it will read
-        body:Callable,  # number of features -> a block with `outputs`, taking tensors side by side
+        body:Callable,  # (number of features, number of outputs) -> a block that takes tensors side by side
         outputs:int=None, # C; None for a single number without axis (two classes)
     ):
         super().__init__()
         self.embedding = Embedding([*layout.codes.values()]) if layout.codes else None
-        self.body = body(len(layout.columns) + (sum(self.embedding.sizes) if layout.codes else 0))
-        self.tail, self.outputs = Linear(self.body.outputs, outputs or 1), outputs
+        self.body = body(len(layout.columns) + (sum(self.embedding.sizes) if layout.codes else 0), outputs or 1)
+        self.outputs = outputs
 
     def forward(self,
         x:dict, # flat (M,B,F), codes (M,B,columns)
     )->Tensor: # (M,B), or (M,B,C): before the link function
         parts = [x['flat']] if self.embedding is None else [x['flat'], self.embedding(x['codes'])]
-        out = self.tail(self.body(*parts))
+        out = self.body(*parts)
         return out if self.outputs else out[..., 0]
 
 # %% ../../nbs/29_models.heads.ipynb #edd5d3f8
@@ -60,7 +60,7 @@ def architecture(build):
     describe.__name__, describe.__doc__, describe.__wrapped__ = build.__name__, build.__doc__, build
     return describe
 
-# %% ../../nbs/29_models.heads.ipynb #3b24c519
+# %% ../../nbs/29_models.heads.ipynb #47644147
 @architecture
 def mlp(
     layout:Layout, # of the tensors that it reads
@@ -71,5 +71,5 @@ def mlp(
     activation:str='silu', # one of `hepdev.models.mlp.activations`
 )->Network:
     "Multi-layer perceptron on columns and embedded categories."
-    body = lambda n: Layers(n, width=width, depth=depth, kind=kind, activation=activation)
+    body = lambda n, outputs: Layers(n, width=width, depth=depth, kind=kind, activation=activation, outputs=outputs)
     return Network(layout, body, outputs)

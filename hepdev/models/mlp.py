@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['aten', 'activations', 'Wiring', 'Layers']
 
-# %% ../../nbs/25_models.mlp.ipynb #be1f0e49
+# %% ../../nbs/25_models.mlp.ipynb #3fff2bf8
 from dataclasses import dataclass
 from functools import cache
 
@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from ..core import check_name
 from .init import weight_std
-from .stack import Block, Ensemble
+from .stack import Block, Ensemble, Linear
 from .threads import in_threads
 
 # %% ../../nbs/25_models.mlp.ipynb #a40c9b87
@@ -89,63 +89,81 @@ def _compiled(activation, x):
     "The kernel, if it can do this."
     return _kernel() if activation == 'silu' and x.dtype == torch.float32 and x.device.type == 'cpu' else None
 
-# %% ../../nbs/25_models.mlp.ipynb #51213cc4
-def _forward(wiring, activation, workers, parts, weights, biases):
-    "All rows of activations (M,rows,B) and what the way back needs of each layer."
-    kernel, members, batch, start = _compiled(activation, parts[0]), len(weights[0]), parts[0].shape[1], 0
+# %% ../../nbs/25_models.mlp.ipynb #d0c859a3
+@torch.no_grad()
+def _top_forward(a, b, top, rows, out):
+    "Outputs (M,C,B) of the linear layer `top` = weight (M,C,R), bias (M,C) on rows (M,R,B)."
+    torch.baddbmm(top[1][a:b, :, None], top[0][a:b], rows[a:b], out=out[a:b])
+
+@torch.no_grad()
+def _top_backward(a, b, top, rows, skip, d, g, dtop):
+    "From the gradient d (M,C,B) of the outputs: that of the rows from `skip` on, of weight and bias."
+    torch.bmm(d[a:b], rows[a:b].mT, out=dtop[0][a:b])
+    torch.sum(d[a:b], -1, out=dtop[1][a:b])
+    g[a:b] = torch.bmm(top[0][a:b, :, skip:].mT, d[a:b])
+
+# %% ../../nbs/25_models.mlp.ipynb #34f4f7b8
+def _forward(layers, parts, weights, biases, top):
+    "All rows of activations (M,rows,B), what the way back needs of each layer, and the outputs."
+    kernel, wiring, members, batch, start = _compiled(layers.activation, parts[0]), layers.wiring, len(weights[0]), parts[0].shape[1], 0
     h = parts[0].new_empty(members, wiring.rows, kernel.padded_batch(batch) if kernel else batch)
     for p in parts:
         h[:, start:start+p.shape[2], :batch] = p.mT
         start += p.shape[2]
-    if kernel:
-        h[:, :start, batch:] = 0
-        kept = h.new_empty(members, wiring.depth*wiring.width, h.shape[2])
-        in_threads(lambda a, b: kernel.forward_members(a, b, wiring, h, kept, weights, biases), members, workers)
-        return h, [kept]
-    kept = [h.new_empty(members, wiring.width, batch) for _ in weights]
-    in_threads(lambda a, b: _forward_members(a, b, wiring, activations[activation][0], h, kept, weights, biases), members, workers)
-    return h, kept
+    if kernel: h[:, :start, batch:] = 0
+    kept = [h.new_empty(members, wiring.depth*wiring.width, h.shape[2])] if kernel else [h.new_empty(members, wiring.width, batch) for _ in weights]
+    rows = h[:, wiring.outputs, :batch]
+    out = h.new_empty(members, top[1].shape[1], batch) if top else rows
+    def work(a, b):
+        if kernel: kernel.forward_members(a, b, wiring, h, kept[0], weights, biases)
+        else: _forward_members(a, b, wiring, activations[layers.activation][0], h, kept, weights, biases)
+        if top: _top_forward(a, b, top, rows, out)
+    in_threads(work, members, layers.workers)
+    return h, kept, out
 
-# %% ../../nbs/25_models.mlp.ipynb #dd001d60
-def _backward(wiring, activation, workers, skip, h, kept, weights, g):
-    "Gradients of the input rows from `skip` on, of weights and of biases; `g` (M,outputs,B) without the rows before `skip`."
-    kernel, batch, members = _compiled(activation, h), g.shape[2], len(h)
-    dws, dbs = [w.new_empty(w.shape) for w in weights], [h.new_empty(members, wiring.width) for _ in weights]
+# %% ../../nbs/25_models.mlp.ipynb #b3bb537c
+def _backward(layers, skip, h, kept, weights, top, d):
+    "Gradients of the input rows from `skip` on, of weights and of biases, and of the top; `d` (M,outputs,B)."
+    kernel, wiring, batch, members = _compiled(layers.activation, h), layers.wiring, d.shape[2], len(h)
+    dws, dbs, dtop = [w.new_empty(w.shape) for w in weights], [w.new_empty(w.shape[:2]) for w in weights], [t.new_empty(t.shape) for t in top]
     gi = h.new_empty(members, wiring.inputs - skip, h.shape[2])
-    if kernel:
-        g = nn.functional.pad(g, (0, h.shape[2] - batch)) if h.shape[2] > batch else g.contiguous()
-        in_threads(lambda a, b: kernel.backward_members(a, b, wiring, skip, h, kept[0], weights, g, gi, dws, dbs), members, workers)
-    else:
-        slope = activations[activation][1]
-        in_threads(lambda a, b: _backward_members(a, b, wiring, slope, skip, h, kept, weights, g, gi, dws, dbs), members, workers)
-    return gi[..., :batch], dws, dbs
+    off, rows = skip if wiring.kind == 'dense' else 0, h[:, wiring.outputs, :batch]
+    if top: g = (h.new_zeros if h.shape[2] > batch else h.new_empty)(members, rows.shape[1] - off, h.shape[2])
+    elif kernel: g = nn.functional.pad(d[:, off:], (0, h.shape[2] - batch)) if h.shape[2] > batch else d[:, off:].contiguous()
+    else: g = d[:, off:]
+    def work(a, b):
+        if top: _top_backward(a, b, top, rows, off, d, g[..., :batch], dtop)
+        if kernel: kernel.backward_members(a, b, wiring, skip, h, kept[0], weights, g, gi, dws, dbs)
+        else: _backward_members(a, b, wiring, activations[layers.activation][1], skip, h, kept, weights, g, gi, dws, dbs)
+    in_threads(work, members, layers.workers)
+    return gi[..., :batch], dws, dbs, dtop
 
-# %% ../../nbs/25_models.mlp.ipynb #775d0f10
+# %% ../../nbs/25_models.mlp.ipynb #04603112
 class _Layers(torch.autograd.Function):
     @staticmethod
     def forward(ctx, layers, n, *tensors):
-        wiring, depth = layers.wiring, layers.wiring.depth
-        parts, weights, biases = tensors[:n], tensors[n:n+depth], tensors[n+depth:]
-        h, kept = _forward(wiring, layers.activation, layers.workers, parts, weights, biases)
-        ctx.layers, ctx.sizes, ctx.batch, ctx.n = layers, [p.shape[2] for p in parts], parts[0].shape[1], len(kept)
-        ctx.save_for_backward(h, *kept, *weights)
-        return h[:, wiring.outputs, :ctx.batch].mT
+        depth = layers.wiring.depth
+        parts, weights, biases, top = tensors[:n], tensors[n:n+depth], tensors[n+depth:n+2*depth], tensors[n+2*depth:]
+        h, kept, out = _forward(layers, parts, weights, biases, top)
+        ctx.layers, ctx.sizes, ctx.n = layers, [p.shape[2] for p in parts], len(kept)
+        ctx.save_for_backward(h, *kept, *weights, *top)
+        return out.mT
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, g):
+    def backward(ctx, d):
         layers, sizes, needs = ctx.layers, ctx.sizes, ctx.needs_input_grad[2:2+len(ctx.sizes)]
         skip = sum(sizes[:needs.index(True)]) if any(needs) else layers.wiring.inputs
         h, *rest = ctx.saved_tensors
-        g = g.mT[:, skip:] if layers.wiring.kind == 'dense' else g.mT
-        gi, dws, dbs = _backward(layers.wiring, layers.activation, layers.workers, skip, h, rest[:ctx.n], rest[ctx.n:], g)
+        kept, weights, top = rest[:ctx.n], rest[ctx.n:ctx.n+layers.wiring.depth], rest[ctx.n+layers.wiring.depth:]
+        gi, dws, dbs, dtop = _backward(layers, skip, h, kept, weights, top, d.mT)
         starts = [sum(sizes[:i]) for i in range(len(sizes))]
         given = [gi[:, start-skip:start-skip+n].mT if start >= skip else None for start, n in zip(starts, sizes)]
-        return None, None, *given, *dws, *dbs
+        return None, None, *given, *dws, *dbs, *dtop
 
-# %% ../../nbs/25_models.mlp.ipynb #f73b7097
+# %% ../../nbs/25_models.mlp.ipynb #e22cd79f
 class Layers(Block):
-    "Hidden layers of one width."
+    "Hidden layers of one width, and a linear layer on top if it is asked for outputs."
     workers = 1 # threads that members are shared among
     def __init__(self,
         inputs:int, # F features that enter
@@ -153,6 +171,7 @@ class Layers(Block):
         depth:int=6,     # number of layers
         kind:str='dense', # 'plain', 'residual' or 'dense'
         activation:str='silu', # one of `activations`; Swish is 'silu'
+        outputs:int=None, # C of the linear layer on top; None for no such layer
     ):
         super().__init__()
         self.wiring, self.activation = Wiring(inputs, width, depth, kind), check_name('activation', activation, activations)
@@ -160,12 +179,13 @@ class Layers(Block):
         self.weights = nn.ParameterList(torch.randn(1, width, n)*weight_std(activation, n, width) for n in fans)
         self.biases = nn.ParameterList(torch.zeros(1, width) for _ in fans)
 
-    @property
-    def outputs(self): return self.wiring.outputs.stop - self.wiring.outputs.start
+        n = self.wiring.outputs.stop - self.wiring.outputs.start
+        self.top = Linear(n, outputs) if outputs else None
+        self.outputs = outputs or n
 
     def forward(self,
         *parts:Tensor, # each (M,B,some of the F features), those that need no gradient first
-    )->Tensor: # (M,B,outputs): the last layer, or for dense layers inputs and all layers
-        if torch.is_grad_enabled(): return _Layers.apply(self, len(parts), *parts, *self.weights, *self.biases)
-        h, _ = _forward(self.wiring, self.activation, self.workers, parts, [*self.weights], [*self.biases])
-        return h[:, self.wiring.outputs, :parts[0].shape[1]].mT
+    )->Tensor: # (M,B,outputs): of the linear layer, else the last layer, for dense layers inputs and all layers
+        top = [self.top.weight, self.top.bias] if self.top else []
+        if torch.is_grad_enabled(): return _Layers.apply(self, len(parts), *parts, *self.weights, *self.biases, *top)
+        return _forward(self, parts, [*self.weights], [*self.biases], top)[2].mT

@@ -69,13 +69,13 @@ def job_h(
     make_bundle(learn).predict(test, views=views)
     return dict(train_s=mid - start, predict_s=time.perf_counter() - mid, step_ms=1e3*(mid - start)/learn.step, steps=learn.step, members=len(learn.ens))
 
-# %% ../../nbs/89_scale.bench.ipynb #4823bb86
+# %% ../../nbs/89_scale.bench.ipynb #24ce8fbd
 def flop_of_step(
     ens,    # ensemble of `mlp`
     bs:int, # events of a batch
 )->float: # floating-point operations of one step, forward and backward
     "Operations of the matrix products of a training step; gradients with respect to data columns are not needed and not counted."
-    body, tail = ens.net.body, ens.net.tail
+    body = ens.net.body
     embedded = sum(ens.net.embedding.sizes) if ens.net.embedding else 0
     w = body.wiring
     total = 0
@@ -84,7 +84,7 @@ def flop_of_step(
         n = read.stop - read.start
         data = (w.inputs - embedded) if read.start == 0 else 0
         total += w.width*(3*n - data)
-    return 2*bs*len(ens)*(total + 3*tail.weight.shape[2])
+    return 2*bs*len(ens)*(total + 3*body.top.weight.shape[2])
 
 def peak_rate(
     n:int=2048, # rows and columns
