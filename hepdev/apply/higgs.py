@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['higgs_events', 'carried_threshold', 'higgs_table', 'higgs_figures', 'hepdev_higgs']
 
-# %% ../../nbs/90_apply.higgs.ipynb #30d831ce
-import json, time
+# %% ../../nbs/90_apply.higgs.ipynb #b34e79f9
+import time, warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from ..scale.bundle import Bundle, load_bundle
 from ..scale.job import Job, find_device, find_job, run_job, stop_if_interrupted
 from ..train.schedule import lr_range
 
-# %% ../../nbs/90_apply.higgs.ipynb #516893d0
+# %% ../../nbs/90_apply.higgs.ipynb #5fc92749
 def higgs_events(
     df:pd.DataFrame, # columns of the challenge
     source='table',  # what to call it in errors
@@ -37,11 +37,12 @@ def higgs_events(
     for k in pd.unique(kind): check_name('KaggleSet', k, ('t', 'b', 'v', 'u'))
     if not (kind == 't').any(): raise DataError(f"No event is marked 't' in KaggleSet (found {sorted(set(kind))}): there is nothing to train on.")
     sets = {k: everything.take(kind == k) for k in ('t', 'b', 'v') if (kind == k).any()}
-    for events in sets.values():
-        if len(np.unique(events.y)) < 2: raise DataError(f'All {len(events)} events of a set are of one class. Both signal (s) and background (b) are needed.')
+    for k in [k for k, events in sets.items() if len(np.unique(events.y)) < 2]:
+        if k == 't': raise DataError(f'All {len(sets[k])} events to train on are of one class. Both signal (s) and background (b) are needed.')
+        warnings.warn(f'All {len(sets.pop(k))} events of set {k!r} are of one class: the set is left out.')
     return {k: replace(events, w=challenge_yields(events.w, events.y)) for k, events in sets.items()}
 
-# %% ../../nbs/90_apply.higgs.ipynb #37868050
+# %% ../../nbs/90_apply.higgs.ipynb #f505ba88
 def carried_threshold(
     bundle:Bundle,
     events,          # training events
@@ -54,6 +55,7 @@ def carried_threshold(
     score = member_scores(bundle.ens, bundle.recipe, some, link=bundle.link, transforms=bundle.transforms, views=views if bundle.transforms else 1)
     background = some.w*(some.y == 0)
     passed = ((score >= float(cut.threshold))*background).sum(1).mean()/background.sum()
+    if passed <= 0: return float(np.nextafter(score.mean(0)[background > 0].max(), np.inf, dtype=np.float32))
     return float(cut_at_background_efficiency(score.mean(0), some.y, some.w, efficiency=passed))
 
 # %% ../../nbs/90_apply.higgs.ipynb #54e04a45
@@ -84,13 +86,14 @@ def higgs_table(
         n += len(score)
     return pd.DataFrame(rows), (train, oof), cut, (time.perf_counter() - start, n)
 
-# %% ../../nbs/90_apply.higgs.ipynb #320dd6d1
+# %% ../../nbs/90_apply.higgs.ipynb #d4b26939
 def _row(who, where, score, y, w, threshold, replicas):
     "One line of the table."
-    auc = bootstrap_auc(score, y, w, replicas=replicas)
-    ams = None if threshold is None else bootstrap_ams(score, y, w, threshold=threshold, replicas=replicas)
-    show = lambda e: '' if e is None else with_uncertainty(float(e.value), float(e.error))
-    return dict(score=who, events=f'{where} ({len(y)})', AUC=show(auc), AMS=show(ams))
+    def show(bootstrap, **options):
+        try: e = bootstrap(score, y, w, replicas=replicas, **options)
+        except DataError: return 'too few events'   # some replicas have no event of a class
+        return with_uncertainty(float(e.value), float(e.error))
+    return dict(score=who, events=f'{where} ({len(y)})', AUC=show(bootstrap_auc), AMS='' if threshold is None else show(bootstrap_ams, threshold=threshold))
 
 # %% ../../nbs/90_apply.higgs.ipynb #307ce52e
 def higgs_figures(

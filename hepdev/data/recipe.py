@@ -40,7 +40,7 @@ class Layout:
     codes:dict    # name -> number of categories
     vectors:dict  # name -> names of its px, py and, if it has one, pz
 
-# %% ../../nbs/15_data.recipe.ipynb #c29d26d2
+# %% ../../nbs/15_data.recipe.ipynb #9da7ecd3
 def weighted_moments(
     x:Tensor, # (N,) values, NaN where missing
     w:Tensor, # (N,) weights
@@ -64,7 +64,7 @@ def weighted_quantiles(
     if not there.any(): return torch.zeros(len(q), dtype=torch.float64)
     x, order = x[there].double().sort()
     c = w[there].double()[order].cumsum(0)
-    return x[torch.searchsorted(c, torch.as_tensor(q, dtype=torch.float64)*c[-1]).clamp(max=len(x)-1)]
+    return x[torch.searchsorted(c, torch.as_tensor(q, dtype=torch.float64)*(1 - 1e-9)*c[-1]).clamp(max=len(x)-1)]
 
 # %% ../../nbs/15_data.recipe.ipynb #5c36dc4e
 steps = {}

@@ -121,10 +121,11 @@ def _forward(layers, parts, weights, biases, top):
     in_threads(work, members, layers.workers)
     return h, kept, out
 
-# %% ../../nbs/25_models.mlp.ipynb #b3bb537c
+# %% ../../nbs/25_models.mlp.ipynb #0b5d5802
 def _backward(layers, skip, h, kept, weights, top, d):
     "Gradients of the input rows from `skip` on, of weights and of biases, and of the top; `d` (M,outputs,B)."
     kernel, wiring, batch, members = _compiled(layers.activation, h), layers.wiring, d.shape[2], len(h)
+    d = d.clone(memory_format=torch.contiguous_format)  # strides of an axis of length 1 would decide how a product rounds
     dws, dbs, dtop = [w.new_empty(w.shape) for w in weights], [w.new_empty(w.shape[:2]) for w in weights], [t.new_empty(t.shape) for t in top]
     gi = h.new_empty(members, wiring.inputs - skip, h.shape[2])
     off, rows = skip if wiring.kind == 'dense' else 0, h[:, wiring.outputs, :batch]
