@@ -51,7 +51,7 @@ def cross_validate(
         train_time, predict_time = train_time + mid - start, predict_time + time.perf_counter() - mid
     return score, train_time, predict_time
 
-# %% ../../nbs/91_apply.techniques.ipynb #1f79e49e
+# %% ../../nbs/91_apply.techniques.ipynb #b16b170e
 techniques = {
     'single network': {},
     'ensemble of ten': dict(members=10),
@@ -76,7 +76,7 @@ def train_with(
 ):                    # the trained bundle
     "One variant of the training."
     steps = [Cartesian(), *([] if embed else [Numbered('PRI_jet_num')]), *([Aligned('lep', 'tau', 'lep')] if align else []), Scaled(), Imputed('zero')]
-    recipe = Recipe(steps).fit(events, balance_classes(events.w, events.y))
+    recipe = Recipe(steps).fit(events)
     cbs = [SaveBest(), *([OneCycle(1e-2)] if cycle else []), *([Augment(*augment)] if augment else [])]
     learn = Learner(Ensemble(mlp(recipe.layout, activation=activation, kind=kind), members, seed=seed), recipe, bce, cbs=cbs,
                     opt=partial(torch.optim.Adam, lr=2e-3, fused=True), seed=seed)
