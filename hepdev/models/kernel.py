@@ -161,37 +161,54 @@ def _add_product(C, Cr, A, Ar, Ac, B, Br, rows, n):
     while rows - r >= 3: _add_three(C + r*Cr, Cr, A + r*Ar, Ar, Ac, B, Br, n); r += 3
     while rows - r >= 1: _add_one(C + r*Cr, Cr, A + r*Ar, Ar, Ac, B, Br, n); r += 1
 
-# %% ../../nbs/24_models.kernel.ipynb #40290d86
+# %% ../../nbs/24_models.kernel.ipynb #6e392072
+def _totals(b, vectors):
+    "The sum of each of VL vectors, as one vector."
+    group = VL
+    while group > 1:
+        first, second = ([k for k in range(2*VL) if (k % group < group//2) == low] for low in (True, False))
+        half = lambda x, y, lanes: b.shuffle_vector(x, y, ir.Constant(IVEC, [INT(k) for k in lanes]))
+        vectors = [b.fadd(half(x, y, first), half(x, y, second)) for x, y in zip(vectors[::2], vectors[1::2])]
+        group //= 2
+    return vectors[0]
+
+# %% ../../nbs/24_models.kernel.ipynb #718c1171
 def _dot_tile(R, N):
-    "`C[r,c] = A[r] . B[c]` for R rows of A and N of B, `n` vectors long."
+    "`C[r,c] = A[r] . B[c]` for R rows of A and N of B, over `n` blocks of columns."
     @intrinsic
-    def tile(_, C, Cr, Cc, A, B, ld, n):
+    def tile(_, C, Cr, A, Ar, Ab, B, Br, Bb, n):
         def code(context, b, sig, v):
-            C, A, B = _Matrix(b, *v[:3]), _Matrix(b, v[3], v[5]), _Matrix(b, v[4], v[5])
+            C, A, B = _Matrix(b, *v[:2]), _Matrix(b, *v[2:4]), _Matrix(b, *v[5:7])
             def body(k, sums):
-                at = b.mul(k, LONG(VL))
-                a = [A.load(r, at) for r in range(R)]
-                columns = ((B.load(c, at), sums[c*R:(c+1)*R]) for c in range(N))
-                return [_call(b, 'fma', VEC, x, y, s) for y, column in columns for x, s in zip(a, column)]
-            for i, s in enumerate(_sum(b, v[6], [VEC(None)]*(R*N), body)):
-                C.store(_call(b, 'vector.reduce.fadd', FLOAT, FLOAT(-0.), s, fastmath=('reassoc',)), i%R, i//R)
+                for j in (LONG(0), LONG(VL)):
+                    at, bt = b.add(b.mul(k, v[4]), j), b.add(b.mul(k, v[7]), j)
+                    a = [A.load(r, at) for r in range(R)]
+                    columns = [(B.load(c, bt), c) for c in range(N)]
+                    sums = [_call(b, 'fma', VEC, a[r], y, sums[r*N + c]) for r in range(R) for y, c in columns]
+                return sums
+            sums = _sum(b, v[8], [VEC(None)]*(R*N), body)
+            sums += [VEC(None)]*(-len(sums)%VL)
+            totals = [_totals(b, sums[i:i+VL]) for i in range(0, len(sums), VL)]
+            for r in range(R):
+                part = ir.Constant(ir.VectorType(INT, N), [INT(r*N % VL + c) for c in range(N)])
+                C.store(b.shuffle_vector(totals[r*N//VL], VEC(ir.Undefined), part), r, 0)
             return context.get_dummy_value()
-        return types.void(*[types.int64]*7), code
+        return types.void(*[types.int64]*9), code
     return tile
 
 _dots, _dot = _dot_tile(DOT_ROWS, DOT_COLS), _dot_tile(1, 1)
 
-# %% ../../nbs/24_models.kernel.ipynb #ed3d10b3
+# %% ../../nbs/24_models.kernel.ipynb #258ac0df
 @_compile
-def _all_dots(C, Cr, Cc, A, B, ld, rows, cols):
-    "`C = A B^T` over `ld` columns: C (rows,cols), A (rows,ld), B (cols,ld)."
+def _all_dots(C, Cr, A, Ar, Ab, B, Br, Bb, n, rows, cols):
+    "`C = A B^T` over n blocks of columns: C (rows,cols), A (rows,n COLS), B (cols,n COLS); rows lie Ar and Br apart, blocks Ab and Bb."
     R, N = (DOT_ROWS, DOT_COLS) if rows >= DOT_ROWS and cols >= DOT_COLS else (1, 1)
     for c in range(0, cols, N):
         c = min(c, cols - N)
         for r in range(0, rows, R):
             r = min(r, rows - R)
-            if R > 1: _dots(C + r*Cr + c*Cc, Cr, Cc, A + r*ld, B + c*ld, ld, ld//VL)
-            else: _dot(C + r*Cr + c*Cc, Cr, Cc, A + r*ld, B + c*ld, ld, ld//VL)
+            if R > 1: _dots(C + r*Cr + c, Cr, A + r*Ar, Ar, Ab, B + c*Br, Br, Bb, n)
+            else: _dot(C + r*Cr + c, Cr, A + r*Ar, Ar, Ab, B + c*Br, Br, Bb, n)
 
 # %% ../../nbs/24_models.kernel.ipynb #e980c5fb
 def _exponential_coefficients():
@@ -244,8 +261,8 @@ def _swish_layer(h, ld, d, bias, step, A, Ar, Ac, B, rows, n):
     while rows - r >= 3: _swish_three(h + r*ld, ld, d + r*COLS, bias + r*step, step, A + r*Ar, Ar, Ac, B, n); r += 3
     while rows - r >= 1: _swish_one(h + r*ld, ld, d + r*COLS, bias + r*step, step, A + r*Ar, Ar, Ac, B, n); r += 1
 
-# %% ../../nbs/24_models.kernel.ipynb #7d596a37
-def _shape(wiring, ld): return wiring.inputs, wiring.width, wiring.depth, int(wiring.kind == 'dense'), int(wiring.kind == 'residual'), ld
+# %% ../../nbs/24_models.kernel.ipynb #f3934f09
+def _shape(wiring): return wiring.inputs, wiring.width, wiring.depth, int(wiring.kind == 'dense'), int(wiring.kind == 'residual')
 
 def _table(tensors, members, width, sizes):
     "Place and strides of each layer's weights `(M,W,n)` or biases `(M,W)`, if they are what the kernels take them for."
@@ -258,27 +275,31 @@ def _tables(wiring, members, weights, biases):
     reads = [(wiring.inputs + i*wiring.width if wiring.kind == 'dense' or i == 0 else wiring.width,) for i in range(wiring.depth)]
     return _table(weights, members, wiring.width, reads), _table(biases, members, wiring.width, [()]*wiring.depth)
 
-# %% ../../nbs/24_models.kernel.ipynb #3a406e03
+# %% ../../nbs/24_models.kernel.ipynb #a2ab6b0b
 @_compile
 def _reads(shape, i):
     "First row that layer i reads; the last is the one above its own."
-    inputs, W, _, dense, _, _ = shape
+    inputs, W, _, dense, _ = shape
     return 0 if dense or i == 0 else inputs + (i-1)*W
 
 @_compile
-def _forward(a, b, shape, h, d, ws, bs):
-    inputs, W, L, _, residual, ld = shape
-    for m in range(a, b):
-        for c in range(0, ld, COLS):
-            x, slopes = h + m*(inputs + L*W)*ld + c, d + (m*ld + c)*L*W
-            for i in range(L):
-                first, own = _reads(shape, i), inputs + i*W
-                y, read = x + own*ld, x + first*ld
-                _swish_layer(y, ld, slopes + i*W*COLS, bs[i, 0] + m*bs[i, 1], bs[i, 2], ws[i, 0] + m*ws[i, 1], ws[i, 2], ws[i, 3], read, W, own - first)
-                if residual and i > 0:
-                    for r in range(W): _plus(y + r*ld, y + r*ld, read + r*ld)
+def _forward_block(m, shape, ws, bs, x, ld, slopes):
+    "All layers of member m for one block: rows x (inputs + L W,COLS), `ld` apart, of which the inputs are there; slopes (L W,COLS)."
+    inputs, W, L, _, residual = shape
+    for i in range(L):
+        first, own = _reads(shape, i), inputs + i*W
+        y, read = x + own*ld, x + first*ld
+        _swish_layer(y, ld, slopes + i*W*COLS, bs[i, 0] + m*bs[i, 1], bs[i, 2], ws[i, 0] + m*ws[i, 1], ws[i, 2], ws[i, 3], read, W, own - first)
+        if residual and i > 0:
+            for r in range(W): _plus(y + r*ld, y + r*ld, read + r*ld)
 
-# %% ../../nbs/24_models.kernel.ipynb #50f563e0
+@_compile
+def _forward(a, b, shape, ws, bs, h, ld, d):
+    inputs, W, L, _, _ = shape
+    for m in range(a, b):
+        for c in range(0, ld, COLS): _forward_block(m, shape, ws, bs, h + m*(inputs + L*W)*ld + c, ld, d + (m*ld + c)*L*W)
+
+# %% ../../nbs/24_models.kernel.ipynb #ef72340c
 def forward_members(
     a:int, # first member
     b:int, # last member + 1
@@ -292,46 +313,48 @@ def forward_members(
     M, ld, neurons = h.shape[0], padded_batch(h.shape[-1]), wiring.depth*wiring.width
     if not 0 <= a <= b <= M: raise DataError(f'Members {a} to {b} of {M}.')
     places = _place(h, M, wiring.inputs + neurons, ld), _place(d, M, neurons, ld)
-    _forward(a, b, _shape(wiring, ld), *places, *_tables(wiring, M, weights, biases))
+    _forward(a, b, _shape(wiring), *_tables(wiring, M, weights, biases), places[0], ld, places[1])
 
-# %% ../../nbs/24_models.kernel.ipynb #c7ed5921
+# %% ../../nbs/24_models.kernel.ipynb #1f8be138
 @_compile
-def _backward_rows(m, shape, skip, d, ws, g, gi, dz, t, zeros):
-    "Of member m: dz (L W,ld) of all layers, and gi (inputs - skip,ld); t (W,COLS) is scratch."
-    inputs, W, L, dense, residual, ld = shape
-    for c in range(0, ld, COLS):
-        slopes = d + (m*ld + c)*L*W
-        for i in range(L-1, -2, -1):             # layers, and at -1 the inputs
-            first, n = (inputs + i*W, W) if i >= 0 else (skip, inputs - skip)
-            to, step = (t, COLS) if i >= 0 else (gi + m*n*ld + c, ld)
-            if dense: given, apart = g + (m*(inputs + L*W - skip) + first - skip)*ld + c, ld
-            elif i == L-1: given, apart = g + m*W*ld + c, ld
-            elif residual and i >= 0: given, apart = t, COLS
-            else: given, apart = zeros, 0
-            for r in range(n): _copy(to + r*step, given + r*apart, zeros)
-            for j in range(i+1, L if dense else min(i+2, L)):
-                column = first - _reads(shape, j)
-                _add_product(to, step, ws[j, 0] + m*ws[j, 1] + column*ws[j, 3], ws[j, 3], ws[j, 2], dz + j*W*ld + c, ld, n, W)
-            if i >= 0:
-                for r in range(W): _times(dz + (i*W + r)*ld + c, t + r*COLS, slopes + (i*W + r)*COLS)
+def _backward_block(m, shape, skip, ws, slopes, given, apart, top, C, dout, dz, ld, to_inputs, step, t, zeros):
+    "Of one block: dz (L W,COLS) of all layers and the gradient (inputs - skip,COLS) of inputs, from `given`, or from outputs' dout (C,COLS) through `top` (C,outputs)."
+    inputs, W, L, dense, residual = shape
+    read = skip if dense else inputs + (L-1)*W       # first row of `given`
+    start = 0 if dense else read                     # first row that the top reads
+    for i in range(L-1, -2, -1):                     # layers, and at -1 the inputs
+        first, n, to, far = (inputs + i*W, W, t, COLS) if i >= 0 else (skip, inputs - skip, to_inputs, step)
+        outside = dense or i == L-1
+        around = residual and 0 <= i < L-1           # what went around the layer after it is in t
+        for r in range(0 if around else n): _copy(to + r*far, given + (first + r - read)*apart if outside else zeros, zeros)
+        if outside and C > 0: _add_product(to, far, top + first - start, 1, inputs + L*W - start, dout, ld, n, C)
+        for j in range(i+1, L if dense else min(i+2, L)):
+            column = first - _reads(shape, j)
+            _add_product(to, far, ws[j, 0] + m*ws[j, 1] + column*ws[j, 3], ws[j, 3], ws[j, 2], dz + j*W*ld, ld, n, W)
+        if i >= 0:
+            for r in range(W): _times(dz + (i*W + r)*ld, t + r*COLS, slopes + (i*W + r)*COLS)
 
-# %% ../../nbs/24_models.kernel.ipynb #6550539b
+# %% ../../nbs/24_models.kernel.ipynb #d0d6cc36
 @_compile
-def _backward_weights(m, shape, h, dz, ones, dws, dbs):
-    "Of member m: gradients of all weights and biases."
-    inputs, W, L, _, _, ld = shape
+def _weight_slopes(m, shape, x, z, apart, ld, n, ones, dws, dbs):
+    "Gradients of member m's weights and biases from rows x and dz z over n blocks, `apart` = their distances (x's, z's)."
+    inputs, W, L, _, _ = shape
     for i in range(L):
-        first, z = _reads(shape, i), dz + i*W*ld
-        _all_dots(dws[i, 0] + m*dws[i, 1], dws[i, 2], dws[i, 3], z, h + (m*(inputs + L*W) + first)*ld, ld, W, inputs + i*W - first)
-        for r in range(W): _dot(dbs[i, 0] + m*dbs[i, 1] + r*dbs[i, 2], 0, 0, z + r*ld, ones, ld, ld//VL)
+        first, own = _reads(shape, i), z + i*W*ld
+        _all_dots(dws[i, 0] + m*dws[i, 1], dws[i, 2], own, ld, apart[1], x + first*ld, ld, apart[0], n, W, inputs + i*W - first)
+        for r in range(W): _dot(dbs[i, 0] + m*dbs[i, 1] + r*dbs[i, 2], 0, own + r*ld, 0, apart[1], ones, 0, 0, n)
 
 @_compile
-def _backward(a, b, shape, skip, h, d, ws, g, gi, dws, dbs, dz, t, zeros, ones):
+def _backward(a, b, shape, skip, ws, h, ld, d, g, gi, dws, dbs, dz, t, zeros, ones):
+    inputs, W, L, dense, _ = shape
+    rows, outputs = inputs + L*W, inputs + L*W - skip if dense else W
     for m in range(a, b):
-        _backward_rows(m, shape, skip, d, ws, g, gi, dz, t, zeros)
-        _backward_weights(m, shape, h, dz, ones, dws, dbs)
+        for c in range(0, ld, COLS):
+            to_inputs = gi + m*(inputs - skip)*ld + c
+            _backward_block(m, shape, skip, ws, d + (m*ld + c)*L*W, g + m*outputs*ld + c, ld, zeros, 0, zeros, dz + c, ld, to_inputs, ld, t, zeros)
+        _weight_slopes(m, shape, h + m*rows*ld, dz, (COLS, COLS), ld, ld//COLS, ones, dws, dbs)
 
-# %% ../../nbs/24_models.kernel.ipynb #66554244
+# %% ../../nbs/24_models.kernel.ipynb #85adb2ed
 def backward_members(
     a:int, # first member
     b:int, # last member + 1
@@ -342,7 +365,7 @@ def backward_members(
     weights, # of each layer (M,width,n), any strides
     g:Tensor, # (M,outputs,B) gradient of the last layer, or for 'dense' of all rows from `skip` on; zero in columns that only fill up the last block
     gi:Tensor, # (M,inputs - skip,B) for the gradient of input rows from `skip` on
-    dws, # of each layer (M,width,n) for the gradient of its weights, any strides
+    dws, # of each layer (M,width,n) for the gradient of its weights, rows without gaps
     dbs, # of each layer (M,width) for the gradient of its biases, any strides
 ):
     "Fill `gi`, `dws` and `dbs` for members a to b; other threads may do other members."
@@ -351,5 +374,5 @@ def backward_members(
     rows = wiring.inputs + neurons - skip if wiring.kind == 'dense' else W
     places = _place(h, M, wiring.inputs + neurons, ld), _place(d, M, neurons, ld), _place(g, M, rows, ld), _place(gi, M, wiring.inputs - skip, ld)
     (ws, _), made = _tables(wiring, M, weights, dbs), _tables(wiring, M, dws, dbs)
-    scratch = torch.empty(neurons, ld), torch.empty(W, COLS), torch.zeros(COLS), torch.ones(ld)
-    _backward(a, b, _shape(wiring, ld), skip, *places[:2], ws, *places[2:], *made, *(_place(s, *s.shape) for s in scratch))
+    scratch = torch.empty(neurons, ld), torch.empty(W, COLS), torch.zeros(COLS), torch.ones(COLS)
+    _backward(a, b, _shape(wiring), skip, ws, places[0], ld, *places[1:], *made, *(_place(s, *s.shape) for s in scratch))
