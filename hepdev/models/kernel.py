@@ -172,7 +172,7 @@ def _totals(b, vectors):
         group //= 2
     return vectors[0]
 
-# %% ../../nbs/24_models.kernel.ipynb #718c1171
+# %% ../../nbs/24_models.kernel.ipynb #7ed9d8d5
 def _dot_tile(R, N):
     "`C[r,c] = A[r] . B[c]` for R rows of A and N of B, over `n` blocks of columns."
     @intrinsic
@@ -183,10 +183,11 @@ def _dot_tile(R, N):
                 for j in (LONG(0), LONG(VL)):
                     at, bt = b.add(b.mul(k, v[4]), j), b.add(b.mul(k, v[7]), j)
                     a = [A.load(r, at) for r in range(R)]
-                    columns = [(B.load(c, bt), c) for c in range(N)]
-                    sums = [_call(b, 'fma', VEC, a[r], y, sums[r*N + c]) for r in range(R) for y, c in columns]
+                    columns = ((B.load(c, bt), sums[c*R:(c+1)*R]) for c in range(N))
+                    sums = [_call(b, 'fma', VEC, x, y, s) for y, column in columns for x, s in zip(a, column)]
                 return sums
             sums = _sum(b, v[8], [VEC(None)]*(R*N), body)
+            sums = [sums[c*R + r] for r in range(R) for c in range(N)]
             sums += [VEC(None)]*(-len(sums)%VL)
             totals = [_totals(b, sums[i:i+VL]) for i in range(0, len(sums), VL)]
             for r in range(R):
