@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['vector_length', 'usable', 'padded_batch', 'forward_members', 'backward_members']
 
-# %% ../../nbs/24_models.kernel.ipynb #0488ffb5
-import llvmlite.binding as llvm, math, numpy as np, torch
+# %% ../../nbs/24_models.kernel.ipynb #cc612f9b
+import llvmlite.binding as llvm, math, numpy as np, torch, zlib
 from llvmlite import ir
 from numba import njit, types
 from numba.core.cgutils import get_or_insert_function
 from numba.extending import intrinsic
+from pathlib import Path
 from torch import Tensor
 
 from ..core import DataError
@@ -91,12 +92,15 @@ def _pairwise(f):
 
 _plus, _times, _copy = (_pairwise(f) for f in (lambda x, y: x + y, lambda x, y: x*y, lambda x, y: x))
 
-# %% ../../nbs/24_models.kernel.ipynb #d56b562f
-def _compile(f, keep='__file__' in globals()):
+# %% ../../nbs/24_models.kernel.ipynb #83995e14
+def compiled(f, keep='__file__' in globals()):
     "`f`, to be compiled at its first call; machine code of a module is kept if there is a folder to keep it in."
     how = dict(nogil=True, error_model='numpy')
     try: return njit(**how, cache=keep)(f)
     except RuntimeError: return njit(**how)(f)
+
+# %% ../../nbs/24_models.kernel.ipynb #80165fc9
+VERSION = zlib.crc32(Path(__file__).read_bytes()) if '__file__' in globals() else 0 # of this source
 
 # %% ../../nbs/24_models.kernel.ipynb #a7b4b2ba
 def _place(
@@ -150,11 +154,11 @@ def _add_tile(R):
         return types.void(*[types.int64]*8), code
     return tile
 
-# %% ../../nbs/24_models.kernel.ipynb #119f1f94
+# %% ../../nbs/24_models.kernel.ipynb #16750c45
 _add_tall, _add_three, _add_one = map(_add_tile, (TALL, 3, 1))
 
-@_compile
-def _add_product(C, Cr, A, Ar, Ac, B, Br, rows, n):
+@compiled
+def add_product(C, Cr, A, Ar, Ac, B, Br, rows, n):
     "`C += A B` for one block of columns: C (rows,COLS), A (rows,n), B (n,COLS)."
     r = 0
     while rows - r >= TALL: _add_tall(C + r*Cr, Cr, A + r*Ar, Ar, Ac, B, Br, n); r += TALL
@@ -199,9 +203,9 @@ def _dot_tile(R, N):
 
 _dots, _dot = _dot_tile(DOT_ROWS, DOT_COLS), _dot_tile(1, 1)
 
-# %% ../../nbs/24_models.kernel.ipynb #258ac0df
-@_compile
-def _all_dots(C, Cr, A, Ar, Ab, B, Br, Bb, n, rows, cols):
+# %% ../../nbs/24_models.kernel.ipynb #5b849b4c
+@compiled
+def all_dots(C, Cr, A, Ar, Ab, B, Br, Bb, n, rows, cols):
     "`C = A B^T` over n blocks of columns: C (rows,cols), A (rows,n COLS), B (cols,n COLS); rows lie Ar and Br apart, blocks Ab and Bb."
     R, N = (DOT_ROWS, DOT_COLS) if rows >= DOT_ROWS and cols >= DOT_COLS else (1, 1)
     for c in range(0, cols, N):
@@ -253,8 +257,8 @@ def _swish_tile(R):
 
 _swish_tall, _swish_three, _swish_one = map(_swish_tile, (TALL, 3, 1))
 
-# %% ../../nbs/24_models.kernel.ipynb #6620811c
-@_compile
+# %% ../../nbs/24_models.kernel.ipynb #881579a4
+@compiled
 def _swish_layer(h, ld, d, bias, step, A, Ar, Ac, B, rows, n):
     "Activations h (rows,COLS) and slopes d (rows,COLS) of a layer of weights A (rows,n) that reads B (n,COLS)."
     r = 0
@@ -262,8 +266,8 @@ def _swish_layer(h, ld, d, bias, step, A, Ar, Ac, B, rows, n):
     while rows - r >= 3: _swish_three(h + r*ld, ld, d + r*COLS, bias + r*step, step, A + r*Ar, Ar, Ac, B, n); r += 3
     while rows - r >= 1: _swish_one(h + r*ld, ld, d + r*COLS, bias + r*step, step, A + r*Ar, Ar, Ac, B, n); r += 1
 
-# %% ../../nbs/24_models.kernel.ipynb #f3934f09
-def _shape(wiring): return wiring.inputs, wiring.width, wiring.depth, int(wiring.kind == 'dense'), int(wiring.kind == 'residual')
+# %% ../../nbs/24_models.kernel.ipynb #afc6b4d7
+def shape_of(wiring): return wiring.inputs, wiring.width, wiring.depth, int(wiring.kind == 'dense'), int(wiring.kind == 'residual')
 
 def _table(tensors, members, width, sizes):
     "Place and strides of each layer's weights `(M,W,n)` or biases `(M,W)`, if they are what the kernels take them for."
@@ -272,19 +276,19 @@ def _table(tensors, members, width, sizes):
             raise DataError(f'The kernels need float32 {(members, width, *n)} in memory, not {t.dtype} {tuple(t.shape)} on {t.device}.')
     return np.array([(t.data_ptr()//4, *t.stride()) for t in tensors], np.int64)
 
-def _tables(wiring, members, weights, biases):
+def tables_of(wiring, members, weights, biases):
     reads = [(wiring.inputs + i*wiring.width if wiring.kind == 'dense' or i == 0 else wiring.width,) for i in range(wiring.depth)]
     return _table(weights, members, wiring.width, reads), _table(biases, members, wiring.width, [()]*wiring.depth)
 
-# %% ../../nbs/24_models.kernel.ipynb #a2ab6b0b
-@_compile
+# %% ../../nbs/24_models.kernel.ipynb #230fea3d
+@compiled
 def _reads(shape, i):
     "First row that layer i reads; the last is the one above its own."
     inputs, W, _, dense, _ = shape
     return 0 if dense or i == 0 else inputs + (i-1)*W
 
-@_compile
-def _forward_block(m, shape, ws, bs, x, ld, slopes):
+@compiled
+def forward_block(m, shape, ws, bs, x, ld, slopes):
     "All layers of member m for one block: rows x (inputs + L W,COLS), `ld` apart, of which the inputs are there; slopes (L W,COLS)."
     inputs, W, L, _, residual = shape
     for i in range(L):
@@ -294,13 +298,13 @@ def _forward_block(m, shape, ws, bs, x, ld, slopes):
         if residual and i > 0:
             for r in range(W): _plus(y + r*ld, y + r*ld, read + r*ld)
 
-@_compile
+@compiled
 def _forward(a, b, shape, ws, bs, h, ld, d):
     inputs, W, L, _, _ = shape
     for m in range(a, b):
-        for c in range(0, ld, COLS): _forward_block(m, shape, ws, bs, h + m*(inputs + L*W)*ld + c, ld, d + (m*ld + c)*L*W)
+        for c in range(0, ld, COLS): forward_block(m, shape, ws, bs, h + m*(inputs + L*W)*ld + c, ld, d + (m*ld + c)*L*W)
 
-# %% ../../nbs/24_models.kernel.ipynb #ef72340c
+# %% ../../nbs/24_models.kernel.ipynb #494737ef
 def forward_members(
     a:int, # first member
     b:int, # last member + 1
@@ -314,11 +318,11 @@ def forward_members(
     M, ld, neurons = h.shape[0], padded_batch(h.shape[-1]), wiring.depth*wiring.width
     if not 0 <= a <= b <= M: raise DataError(f'Members {a} to {b} of {M}.')
     places = _place(h, M, wiring.inputs + neurons, ld), _place(d, M, neurons, ld)
-    _forward(a, b, _shape(wiring), *_tables(wiring, M, weights, biases), places[0], ld, places[1])
+    _forward(a, b, shape_of(wiring), *tables_of(wiring, M, weights, biases), places[0], ld, places[1])
 
-# %% ../../nbs/24_models.kernel.ipynb #1f8be138
-@_compile
-def _backward_block(m, shape, skip, ws, slopes, given, apart, top, C, dout, dz, ld, to_inputs, step, t, zeros):
+# %% ../../nbs/24_models.kernel.ipynb #015857c2
+@compiled
+def backward_block(m, shape, skip, ws, slopes, given, apart, top, C, dout, dz, ld, to_inputs, step, t, zeros):
     "Of one block: dz (L W,COLS) of all layers and the gradient (inputs - skip,COLS) of inputs, from `given`, or from outputs' dout (C,COLS) through `top` (C,outputs)."
     inputs, W, L, dense, residual = shape
     read = skip if dense else inputs + (L-1)*W       # first row of `given`
@@ -328,34 +332,34 @@ def _backward_block(m, shape, skip, ws, slopes, given, apart, top, C, dout, dz, 
         outside = dense or i == L-1
         around = residual and 0 <= i < L-1           # what went around the layer after it is in t
         for r in range(0 if around else n): _copy(to + r*far, given + (first + r - read)*apart if outside else zeros, zeros)
-        if outside and C > 0: _add_product(to, far, top + first - start, 1, inputs + L*W - start, dout, ld, n, C)
+        if outside and C > 0: add_product(to, far, top + first - start, 1, inputs + L*W - start, dout, ld, n, C)
         for j in range(i+1, L if dense else min(i+2, L)):
             column = first - _reads(shape, j)
-            _add_product(to, far, ws[j, 0] + m*ws[j, 1] + column*ws[j, 3], ws[j, 3], ws[j, 2], dz + j*W*ld, ld, n, W)
+            add_product(to, far, ws[j, 0] + m*ws[j, 1] + column*ws[j, 3], ws[j, 3], ws[j, 2], dz + j*W*ld, ld, n, W)
         if i >= 0:
             for r in range(W): _times(dz + (i*W + r)*ld, t + r*COLS, slopes + (i*W + r)*COLS)
 
-# %% ../../nbs/24_models.kernel.ipynb #d0d6cc36
-@_compile
-def _weight_slopes(m, shape, x, z, apart, ld, n, ones, dws, dbs):
+# %% ../../nbs/24_models.kernel.ipynb #676f56a4
+@compiled
+def weight_slopes(m, shape, x, z, apart, ld, n, ones, dws, dbs):
     "Gradients of member m's weights and biases from rows x and dz z over n blocks, `apart` = their distances (x's, z's)."
     inputs, W, L, _, _ = shape
     for i in range(L):
         first, own = _reads(shape, i), z + i*W*ld
-        _all_dots(dws[i, 0] + m*dws[i, 1], dws[i, 2], own, ld, apart[1], x + first*ld, ld, apart[0], n, W, inputs + i*W - first)
+        all_dots(dws[i, 0] + m*dws[i, 1], dws[i, 2], own, ld, apart[1], x + first*ld, ld, apart[0], n, W, inputs + i*W - first)
         for r in range(W): _dot(dbs[i, 0] + m*dbs[i, 1] + r*dbs[i, 2], 0, own + r*ld, 0, apart[1], ones, 0, 0, n)
 
-@_compile
+@compiled
 def _backward(a, b, shape, skip, ws, h, ld, d, g, gi, dws, dbs, dz, t, zeros, ones):
     inputs, W, L, dense, _ = shape
     rows, outputs = inputs + L*W, inputs + L*W - skip if dense else W
     for m in range(a, b):
         for c in range(0, ld, COLS):
             to_inputs = gi + m*(inputs - skip)*ld + c
-            _backward_block(m, shape, skip, ws, d + (m*ld + c)*L*W, g + m*outputs*ld + c, ld, zeros, 0, zeros, dz + c, ld, to_inputs, ld, t, zeros)
-        _weight_slopes(m, shape, h + m*rows*ld, dz, (COLS, COLS), ld, ld//COLS, ones, dws, dbs)
+            backward_block(m, shape, skip, ws, d + (m*ld + c)*L*W, g + m*outputs*ld + c, ld, zeros, 0, zeros, dz + c, ld, to_inputs, ld, t, zeros)
+        weight_slopes(m, shape, h + m*rows*ld, dz, (COLS, COLS), ld, ld//COLS, ones, dws, dbs)
 
-# %% ../../nbs/24_models.kernel.ipynb #85adb2ed
+# %% ../../nbs/24_models.kernel.ipynb #e994bac7
 def backward_members(
     a:int, # first member
     b:int, # last member + 1
@@ -374,6 +378,6 @@ def backward_members(
     if not 0 <= a <= b <= M or not 0 <= skip <= wiring.inputs: raise DataError(f'Members {a} to {b} of {M}, inputs from {skip} on of {wiring.inputs}.')
     rows = wiring.inputs + neurons - skip if wiring.kind == 'dense' else W
     places = _place(h, M, wiring.inputs + neurons, ld), _place(d, M, neurons, ld), _place(g, M, rows, ld), _place(gi, M, wiring.inputs - skip, ld)
-    (ws, _), made = _tables(wiring, M, weights, dbs), _tables(wiring, M, dws, dbs)
+    (ws, _), made = tables_of(wiring, M, weights, dbs), tables_of(wiring, M, dws, dbs)
     scratch = torch.empty(neurons, ld), torch.empty(W, COLS), torch.zeros(COLS), torch.ones(COLS)
-    _backward(a, b, _shape(wiring), skip, ws, places[0], ld, *places[1:], *made, *(_place(s, *s.shape) for s in scratch))
+    _backward(a, b, shape_of(wiring), skip, ws, places[0], ld, *places[1:], *made, *(_place(s, *s.shape) for s in scratch))

@@ -13,7 +13,7 @@ from ..models.init import bits
 from ..physics.augment import blocks, pose, random_pose, transforms
 from .learner import Callback
 
-# %% ../../nbs/47_train.augment.ipynb #c23d3335
+# %% ../../nbs/47_train.augment.ipynb #887fa504
 class Augment(Callback):
     "Rotate and mirror the events of each batch."
     changes_batch = True
@@ -25,6 +25,7 @@ class Augment(Callback):
         layout = learn.recipe.layout
         self.where = blocks(layout.vectors, layout.columns)
         self.keys = torch.tensor([key(learn.seed, 'augment', m) for m in learn.ens.ids], device=learn.device)
+        self.turns = self.names, self.where, self.keys.cpu().numpy() # all that closed steps need to do the same
 
     def before_batch(self, learn):
         n = learn.batch.index.shape[1]

@@ -34,7 +34,7 @@ def one_cycle(
     start, peak, end = ends
     return cosine(start, peak, progress/top) if progress < top else cosine(peak, end, (progress - top)/(1 - top))
 
-# %% ../../nbs/43_train.schedule.ipynb #526615ad
+# %% ../../nbs/43_train.schedule.ipynb #2337daa9
 def set_hyper(
     learn:Learner,
     *, lr:float,          # learning rate
@@ -60,19 +60,19 @@ class OneCycle(Callback):
 
     def at(self, progress): return one_cycle(progress, self.rates, self.top), one_cycle(progress, self.momentum, self.top)
 
-    def before_batch(self, learn):
+    def before_step(self, learn):
         lr, momentum = self.at(learn.step/learn.total)
         set_hyper(learn, lr=lr, momentum=momentum)
 
-# %% ../../nbs/43_train.schedule.ipynb #c37bddc1
+# %% ../../nbs/43_train.schedule.ipynb #d3640ee7
 class RateSweep(Callback):
     "Raise the learning rate exponentially over the training and keep each step's losses."
     def __init__(self, low:float, high:float): self.low, self.high, self.lr, self.loss = low, high, [], []
-    def before_batch(self, learn):
+    def before_step(self, learn):
         self.lr.append(self.low*(self.high/self.low)**(learn.step/max(1, learn.total - 1)))
         set_hyper(learn, lr=self.lr[-1])
-    def after_loss(self, learn):
-        self.loss.append(learn.loss.detach().cpu().numpy())
+    def after_step(self, learn):
+        self.loss.append(learn.loss.cpu().numpy())
         if learn.step > 20 and (np.mean(self.loss[-5:], 0) > 3*self.loss[0]).all(): learn.stop = True
 
 # %% ../../nbs/43_train.schedule.ipynb #0fea74c3
