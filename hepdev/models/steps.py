@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['losses', 'links', 'poses_of', 'rates_of', 'can_compile', 'net_of', 'Steps', 'scores']
 
-# %% ../../nbs/26_models.steps.ipynb #6e86840b
+# %% ../../nbs/26_models.steps.ipynb #8e1875b1
 import math
 from collections import namedtuple
 from functools import partial
@@ -13,6 +13,10 @@ from functools import partial
 import numpy as np
 import torch
 from fastcore.basics import patch
+from llvmlite import ir
+from numba import types
+from numba.core.cgutils import get_or_insert_function
+from numba.extending import intrinsic
 
 from . import kernel
 from .kernel import COLS, add_product, all_dots, backward_block, forward_block, shape_of, tables_of, weight_slopes
@@ -20,8 +24,11 @@ from .mlp import Layers
 from .stack import Ensemble
 from .threads import in_threads
 
-# %% ../../nbs/26_models.steps.ipynb #de7d6a21
+# %% ../../nbs/26_models.steps.ipynb #20bac9d9
 compiled = partial(kernel.compiled, keep='__file__' in globals())
+
+@compiled
+def _at(a): return a.ctypes.data >> 2 # place of an array's first float
 
 @compiled
 def _gather(x, events, rows):
@@ -29,6 +36,23 @@ def _gather(x, events, rows):
     for j, r in enumerate(rows):
         for f in range(events.shape[1]): x[f, j] = events[r, f]
     x[:events.shape[1], len(rows):] = 0
+
+# %% ../../nbs/26_models.steps.ipynb #342ecf25
+@intrinsic
+def _fetch(_, place):
+    "Have the cache line of a float brought nearer."
+    def code(context, b, sig, v):
+        f = get_or_insert_function(b.module, ir.FunctionType(ir.VoidType(), [ir.IntType(8).as_pointer()] + [ir.IntType(32)]*3), 'llvm.prefetch.p0')
+        b.call(f, [b.inttoptr(b.shl(v[0], v[0].type(2)), ir.IntType(8).as_pointer()), *(ir.IntType(32)(i) for i in (0, 3, 1))])
+        return context.get_dummy_value()
+    return types.void(types.int64), code
+
+@compiled
+def _fetch_rows(a, rows):
+    "Some rows of an array (N,n) of floats or integers."
+    step, line = a.shape[1]*a.itemsize//4, 64//4
+    for r in rows:
+        for i in range(0, step + line - 1, line): _fetch(_at(a) + r*step + min(i, step - 1))
 
 # %% ../../nbs/26_models.steps.ipynb #ced86fd5
 @compiled
@@ -201,7 +225,7 @@ def net_of(
     assert starts['body.top.bias'] == starts['body.top.weight'] + body.top.weight[0].numel()
     return Net(shape_of(body.wiring), weights, biases, tables, int(starts['body.top.weight']), body.outputs, members, size)
 
-# %% ../../nbs/26_models.steps.ipynb #5bc20193
+# %% ../../nbs/26_models.steps.ipynb #c079108a
 Room = namedtuple('Room', 'x z slopes out t g u s c ones zeros grad')
 
 def _room(net, blocks):
@@ -210,9 +234,6 @@ def _room(net, blocks):
     make = lambda *shape: torch.empty(*shape).numpy()
     return Room(make(blocks, inputs + L*W, COLS), make(blocks, L*W, COLS), make(L*W, COLS), make(blocks, C, COLS), make(W, COLS), make(max(1, sum(net.tables[:, 1])), COLS),
                 make(3, COLS), make(COLS), make(COLS), torch.ones(COLS).numpy(), torch.zeros(COLS).numpy(), torch.zeros(net.size).numpy())
-
-@compiled
-def _at(a): return a.ctypes.data >> 2 # place of an array's first float
 
 # %% ../../nbs/26_models.steps.ipynb #9597ee77
 @compiled
@@ -258,14 +279,18 @@ def _all_slopes(m, net, blocks, room, dws, dbs):
     all_dots(grad + net.top, n, out, COLS, C*COLS, x + first*COLS, COLS, rows*COLS, blocks, C, n)
     all_dots(grad + net.top + C*n, 1, out, COLS, C*COLS, ones, 0, 0, blocks, C, 1)
 
-# %% ../../nbs/26_models.steps.ipynb #64ed5696
+# %% ../../nbs/26_models.steps.ipynb #60dec654
 @compiled
 def _batch(m, net, data, rows, norm, kind, learns, poses, key, start, parameters, room):
     "Mean loss of member m's batch; if it learns, what the gradients are made of."
     total = 0.
     for k in range(len(net.tables)): room.grad[net.tables[k, 0]:net.tables[k, 0] + net.tables[k, 1]*net.tables[k, 2]] = 0
     for i in range(0, len(rows), COLS):
-        x, some = room.x[i//COLS], rows[i:i+COLS]
+        x, some, coming = room.x[i//COLS], rows[i:i+COLS], rows[i+COLS:i+2*COLS]
+        _fetch_rows(data.x, coming)
+        _fetch_rows(data.codes, coming)
+        _fetch_rows(data.y, coming)
+        for r in coming: _fetch(_at(data.w) + r)
         _gather(x, data.x, some)
         if len(poses.kinds):
             _draw(room.u, key, start + i)
@@ -374,7 +399,7 @@ def outputs(self:Steps,
     in_threads(work, len(index), workers)
     return out
 
-# %% ../../nbs/26_models.steps.ipynb #b1ca3fdc
+# %% ../../nbs/26_models.steps.ipynb #3ab2e3df
 @compiled
 def _linked(out, kind, n):
     "Outputs (C,COLS) into predictions: 0 sigmoid, 1 softmax, 2 as they are."
@@ -385,26 +410,26 @@ def _linked(out, kind, n):
 @compiled
 def _views(x, events, first, at, n, poses, table, room):
     "Columns at..at+n of all views of events from `first` on, in poses table (V,T)."
-    V, rows = len(table), np.empty(n, np.int64)
+    V = len(table)
+    _gather(x, events, np.arange(at, at + n)//V + first)
     for j in range(n):
-        rows[j] = first + (at + j)//V
         for t in range(table.shape[1]): room.u[t, j] = table[(at + j) % V, t]
-    _gather(x, events, rows)
     _pose(x, poses, room.u, room.s, room.c)
-    return rows
 
-# %% ../../nbs/26_models.steps.ipynb #f30f5c47
+# %% ../../nbs/26_models.steps.ipynb #eba6dc02
 def _scores_with(version):
     @compiled
-    def scores(a, b, net, events, codes, kind, poses, table, parameters, room, out):
-        V = len(table)
-        group = max(1, len(room.x)*COLS//V)                           # events whose views fill the room
+    def scores(a, b, net, events, codes, kind, poses, table, parameters, flat, room, out):
+        V, x, o = len(table), room.x[0], room.out[0]
+        group = max(1, len(flat)*COLS//V)                             # events whose views fill the room
         for first in range(a, b if version >= 0 else a, group):
             columns = min(group, b - first)*V
+            for at in range(0, columns, COLS): _views(flat[at//COLS], events, first, at, min(COLS, columns - at), poses, table, room)
             for m in range(net.members):
                 for at in range(0, columns, COLS):
-                    x, o, n = room.x[at//COLS], room.out[0], min(COLS, columns - at)
-                    rows = _views(x, events, first, at, n, poses, table, room) if m == 0 else np.arange(at, at + n)//V + first
+                    n = min(COLS, columns - at)
+                    rows = np.arange(at, at + n)//V + first
+                    x[:events.shape[1]] = flat[at//COLS]
                     _through(m, net, parameters[m], x, o, codes, rows, room.slopes)
                     _linked(o, kind, n)
                     for j in range(n):
@@ -413,7 +438,7 @@ def _scores_with(version):
 
 _scores = _scores_with(kernel.VERSION)
 
-# %% ../../nbs/26_models.steps.ipynb #bb17a2e7
+# %% ../../nbs/26_models.steps.ipynb #0b1696ae
 links = ('sigmoid', 'softmax', 'identity') # names of the link functions that are known here
 
 def scores(
@@ -424,11 +449,13 @@ def scores(
     poses:Poses,      # transforms that make the views
     table:np.ndarray, # (V,T) float32 numbers of the transforms for each view
     workers:int=1,    # threads
-    columns:int=256,  # events times views that share a pass of the weights
+    columns:int=2048, # events times views that share a pass of the weights
 )->np.ndarray: # (M,N,C) float32
     "Predictions of all members, averaged over views."
     net, kind = net_of(ens), links.index(link)
     out, V = np.zeros((len(ens), len(flat), net.outputs), np.float32), len(table)
-    def work(a, b): _scores(a, b, net, flat, codes, kind, poses, table, ens.rows.numpy(), _room(net, max(-(-V//COLS), columns//COLS)), out)
+    def work(a, b):
+        turned = np.empty((-(-max(V, columns)//COLS), flat.shape[1], COLS), np.float32)
+        _scores(a, b, net, flat, codes, kind, poses, table, ens.rows.numpy(), turned, _room(net, 1), out)
     in_threads(work, len(flat), workers)
     return out

@@ -67,7 +67,7 @@ def pose(
     for i, name in enumerate(names): transforms[check_name('transform', name, transforms)](x, where, u[..., i])
     return x
 
-# %% ../../nbs/04_physics.augment.ipynb #19e4c282
+# %% ../../nbs/04_physics.augment.ipynb #4895d2cc
 def random_pose(
     z:Tensor, # (...) int64, all bits random
     n:int,    # number of transforms, at most 3
@@ -83,4 +83,5 @@ def fixed_poses(
     "Evenly spread poses."
     k = torch.arange(views)
     period = dict(flip_y=2, flip_z=4)
-    return torch.stack([(k % period[n])*2//period[n]/2 if n in period else k/views for n in names], -1)
+    columns = [(k % period[n])*2//period[n]/2 if n in period else k/views for n in names]
+    return torch.stack(columns, -1) if columns else torch.zeros(views, 0)

@@ -61,7 +61,7 @@ def _as_events(data, schema):
         data = pd.DataFrame(data, columns=schema.features)
     return schema.parse(data, target=False) if isinstance(data, (pd.DataFrame, dict)) else data
 
-# %% ../../nbs/80_scale.bundle.ipynb #bfd2bfc4
+# %% ../../nbs/80_scale.bundle.ipynb #d12390af
 @patch
 def judges(self:Bundle,
     events, # `Events` or `FoldFile`
@@ -80,10 +80,8 @@ def predict(self:Bundle,
     events = _as_events(data, self.recipe.schema)
     allowed = self.judges(events)
     views = (8 if self.transforms else 1) if views is None else views
-    groups, inverse = np.unique(allowed, axis=1, return_inverse=True)
     found = None
-    for g, members in enumerate(groups.T):
-        rows, members = np.flatnonzero(inverse.ravel() == g), np.flatnonzero(members)
+    for members, rows in _alike(allowed):
         ens = self.ens if len(members) == len(self.ens) else self.ens.only(members) if len(members) else self.ens
         score = member_scores(ens, self.recipe, events.take(rows), link=self.link, transforms=self.transforms, views=views)
         weights = np.asarray(self.weights)[members] if self.weights and len(members) else None
@@ -92,7 +90,15 @@ def predict(self:Bundle,
         for whole, p in zip(found, part): whole[rows] = p
     return _columns(*found).set_index(data.index if isinstance(data, pd.DataFrame) else pd.RangeIndex(len(events)))
 
-# %% ../../nbs/80_scale.bundle.ipynb #c417f46c
+# %% ../../nbs/80_scale.bundle.ipynb #84a2b5c1
+def _alike(allowed):
+    "Members and rows of events that just these members may score."
+    left = np.arange(allowed.shape[1])
+    while len(left):
+        same = (allowed[:, left] == allowed[:, left[:1]]).all(0)
+        yield np.flatnonzero(allowed[:, left[0]]), left[same]
+        left = left[~same]
+
 def _columns(score, std, n):
     "One column for each output."
     n = n.astype(int)

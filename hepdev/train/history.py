@@ -11,7 +11,7 @@ import pandas as pd
 
 from ..core import check_name
 
-# %% ../../nbs/41_train.history.ipynb #ee114508
+# %% ../../nbs/41_train.history.ipynb #00deaf48
 class History:
     "Rows (epoch, step, member, name, value) in the order they were recorded."
     columns = ('epoch', 'step', 'member', 'name', 'value')
@@ -39,6 +39,8 @@ class History:
         df = self.df()
         return df[df.name == name].groupby(['step', 'member']).value.last().unstack()
 
-    def last(self, name:str)->np.ndarray: # (M,) in order of the members
+    def last(self, name:str)->np.ndarray: # (M,) in the order in which members were recorded
         "The latest values of a quantity."
-        return self.table(name).iloc[-1].to_numpy()
+        check_name('recorded quantity', name, self.names)
+        rows = [r for r in self.rows if r[3] == name]
+        return np.array([*{r[2]: r[4] for r in rows if r[1] == rows[-1][1]}.values()])

@@ -43,7 +43,7 @@ class Callback:
     def restore(self, state):
         for k, v in state.items(): setattr(self, check_name(f'state of {type(self).__name__}', k, self.remembers), v)
 
-# %% ../../nbs/42_train.learner.ipynb #246c4930
+# %% ../../nbs/42_train.learner.ipynb #cb7ab832
 class Learner:
     "Trains an ensemble on events."
     def __init__(self,
@@ -60,7 +60,7 @@ class Learner:
         check_name('policy for negative weights', negative, ('refuse', 'keep', 'clip', 'pair'))
         self.weigh, self.negative = weigh, negative
         self.ens, self.recipe, self.loss_of, self.cbs, self.metrics, self.make_opt, self.seed = ens, recipe, loss, list(cbs), list(metrics), opt, seed
-        self.history, self.plan, self.epoch, self.step, self.complete = History(), None, 0, 0, False
+        self.history, self.plan, self.closed, self.epoch, self.step, self.complete = History(), None, None, 0, 0, False
         self.alive = np.ones(len(ens), bool)
         self._use_rows()
 
@@ -172,18 +172,17 @@ def closed_steps(self:Learner): # `hepdev.models.steps.Steps`, or None
     names, where, keys = turning[0].turns if turning else ((), ((), (), ()), None)
     return part.Steps(self.ens, self.sample, self.opt, rows=self.rows, loss=name, norm=self.norm[:, 0], poses=part.poses_of(names, where), keys=keys)
 
-# %% ../../nbs/42_train.learner.ipynb #88e710ee
+# %% ../../nbs/42_train.learner.ipynb #f2adccc3
 @patch
 def many_steps(self:Learner,
-    closed, # of `closed_steps`
-    index,  # (S,M,B) rows of the sample
+    index, # (S,M,B) rows of the sample
 ):
     "Steps whose inside nobody sees."
     first, rates = self.step, []
     for self.step in range(first, first + len(index)):
         self('before_step')
         rates.append(dict(self.opt.param_groups[0]))
-    losses = closed.run(index.numpy(), rates, start=first*index.shape[2], learns=self.alive, workers=self.ens.net.body.workers)
+    losses = self.closed.run(index.numpy(), rates, start=first*index.shape[2], learns=self.alive, workers=self.ens.net.body.workers)
     for s, m in np.argwhere(~np.isfinite(losses)):
         if self.alive[m]: self.explain(first + s, m, index[s], losses[s, m])
     self.loss = torch.from_numpy(losses[-1]).float()
@@ -200,7 +199,7 @@ def explain(self:Learner, step, m, index, loss):
     self.loss = torch.full((len(self.ens),), loss)
     self.freeze_broken([m])
 
-# %% ../../nbs/42_train.learner.ipynb #3ee8e115
+# %% ../../nbs/42_train.learner.ipynb #18dd9fe1
 @patch
 def outputs(self:Learner,
     index:Tensor, # (M,n) rows of the sample
@@ -213,11 +212,17 @@ def outputs(self:Learner,
     return torch.cat(parts, 1)
 
 @patch
+def closed_outputs(self:Learner, index):
+    "The same, in compiled code."
+    out = torch.from_numpy(self.closed.outputs(index.int().numpy(), workers=self.ens.net.body.workers))
+    return out if self.ens.net.outputs else out[..., 0]
+
+@patch
 def validate(self:Learner):
     "Record the weighted loss and the metrics over the events that each member left out."
     index = self.left_out.clamp(min=0)
     w, y = self.sample.w[index]*(self.left_out >= 0), self.sample.y[index]
-    out = self.outputs(index)
+    out = self.outputs(index) if self.closed is None else self.closed_outputs(index)
     losses = torch.where(w != 0, self.loss_of(out, y), 0.)
     self.record('valid_loss', (losses*w).sum(-1)/w.sum(-1))
     for metric in self.metrics: self.record(metric.__name__, metric(links[self.loss_of.link](out), y, w))
@@ -267,19 +272,19 @@ def fit(self:Learner,
         self('after_fit')
     return self.history
 
-# %% ../../nbs/42_train.learner.ipynb #248a2e5a
+# %% ../../nbs/42_train.learner.ipynb #480f644e
 @patch
 def one_epoch(self:Learner, bar):
     "The rest of the epoch under way, and validation at its end."
     first, last = self.epoch*self.streams.steps, min((self.epoch + 1)*self.streams.steps, self.total)
-    index, closed = self.streams.epoch(self.epoch).to(self.device), self.closed_steps()
-    n = 1 if any(hasattr(cb, 'after_step') for cb in self.cbs) or not closed else ahead
+    index, self.closed = self.streams.epoch(self.epoch).to(self.device), self.closed_steps()
+    n = 1 if any(hasattr(cb, 'after_step') for cb in self.cbs) or not self.closed else ahead
     if self.step == first:
         self('before_epoch')
         self.seen = torch.zeros(len(self.ens), dtype=torch.float64, device=self.device)
     while self.step < last and not (self.stop or self.interrupted):
         now = index[self.step - first:min(self.step + n, last) - first]
-        self.many_steps(closed, now) if closed else self.one_step(now[0])
+        self.many_steps(now) if self.closed else self.one_step(now[0])
         bar.update(len(now))
     if self.step < last: return
     self.epoch += 1
