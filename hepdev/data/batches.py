@@ -53,32 +53,32 @@ def make_sample(
     y = torch.zeros(n) if events.y is None else torch.from_numpy(np.asarray(events.y))
     return Sample(x, y if y.dtype == torch.int64 else y.float(), torch.as_tensor(w).float(), events.hash)
 
-# %% ../../nbs/16_data.batches.ipynb #81e91cfd
+# %% ../../nbs/16_data.batches.ipynb #9fc7b39d
 class Streams:
     "Endless shuffled passes over each member's events, cut into epochs of equal length."
     def __init__(self,
-        rows:list,  # (M,) of index arrays, each member's training events
+        mine,       # (M,N) bool: which events each member trains on
         bs:int,     # B events of a batch
         *, steps:int, # of an epoch; the same for a member alone and among others
         seed:int,   # of the shuffling
         ids,        # (M,) numbers of the members
     ):
         if bs < 1: raise DataError(f'bs={bs}: a batch needs at least one event.')
-        if empty := [m for m, r in zip(ids, rows) if not len(r)]: raise DataError(f'Member {empty[0]} has no training events (of weight other than zero).')
-        self.rows, self.bs, self.seed, self.ids = [torch.as_tensor(r, dtype=torch.int32) for r in rows], bs, seed, tuple(ids)
-        self.steps = steps
+        self.mine, self.counts, self.bs, self.steps, self.seed, self.ids = mine, np.count_nonzero(mine, 1), bs, steps, seed, tuple(ids)
+        if not self.counts.all(): raise DataError(f'Member {self.ids[np.argmin(self.counts)]} has no training events (of weight other than zero).')
 
     def order(self, m, k): # pass k of the member at position m
         g = torch.Generator().manual_seed(key(self.seed, 'shuffle', self.ids[m], k))
-        return self.rows[m][torch.randperm(len(self.rows[m]), generator=g)]
-
-    def member(self, m, epoch):
-        start, n, size = epoch*self.steps*self.bs, len(self.rows[m]), self.steps*self.bs
-        passes = torch.cat([self.order(m, k) for k in range(start//n, (start + size - 1)//n + 1)])
-        return passes[start % n:start % n + size].view(self.steps, self.bs)
+        rows = torch.from_numpy(np.arange(self.mine.shape[1], dtype=np.int32)[self.mine[m]])
+        return rows[torch.randperm(len(rows), generator=g, dtype=torch.int32)]
 
     def epoch(self, epoch): # (steps,M,B) int32
-        return torch.stack([self.member(m, epoch) for m in range(len(self.rows))], 1)
+        index, size = torch.empty(self.steps, len(self.ids), self.bs, dtype=torch.int32), self.steps*self.bs
+        for m, n in enumerate(self.counts):
+            first, end = epoch*size, (epoch + 1)*size
+            parts = [self.order(m, k)[max(0, first - k*n):end - k*n] for k in range(first//n, (end - 1)//n + 1)]
+            index[:, m] = torch.cat(parts).view(self.steps, self.bs)
+        return index
 
 # %% ../../nbs/16_data.batches.ipynb #66dddd00
 @dataclass

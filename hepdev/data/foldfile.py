@@ -123,10 +123,10 @@ def _difference(a, b):
     a, b = a.to_dict(), b.to_dict()
     return next(f"{k} is {a[k]} and {b[k]}" for k in a if a[k] != b[k])
 
-# %% ../../nbs/13_data.foldfile.ipynb #0e4da442
+# %% ../../nbs/13_data.foldfile.ipynb #de76742e
 def _open(path):
     "The HDF5 part of a file whose seal was checked."
-    try: f = h5py.File(path, 'r', locking='best-effort')
+    try: f = h5py.File(path, 'r', locking='best-effort', rdcc_nbytes=1 << 18)
     except OSError as e: raise FileError(f"{path} cannot be read as HDF5: {e}. Make it again.") from None
     if not f.attrs.get('complete', False): raise FileError(f"{path} is unfinished. Make it again.")
     return f

@@ -75,7 +75,7 @@ class Learner:
         for cb in self.cbs:
             if hasattr(cb, moment): getattr(cb, moment)(self)
 
-# %% ../../nbs/42_train.learner.ipynb #590b874a
+# %% ../../nbs/42_train.learner.ipynb #7c9ea81d
 @patch
 def prepare(self:Learner, events, epochs, bs, plan):
     "Tensors, fold plan and index streams."
@@ -89,11 +89,10 @@ def prepare(self:Learner, events, epochs, bs, plan):
     w = apply_policy(w, self.negative, y=classes, x=x)
     w = self.weigh(w, classes) if classes is not None else mean_one(w)
     self.sample = make_sample(events, self.recipe, w=w).to(self.device)
-    used = np.flatnonzero(w != 0)
-    rows = [used[f] for f in plan.trains(fold[used])]
-    self.streams = Streams(rows, bs, steps=steps_of_epoch(events, plan.folds, bs), seed=self.seed, ids=self.ens.ids)
-    self.norm = torch.tensor([1/w[r].mean() for r in rows], device=self.device).float()[:, None]
-    left = [used[f] for f in plan.scores(fold[used])]
+    mine = plan.trains(fold) & (w != 0)
+    self.streams = Streams(mine, bs, steps=steps_of_epoch(events, plan.folds, bs), seed=self.seed, ids=self.ens.ids)
+    self.norm = torch.tensor([1/w[m].mean() for m in mine], device=self.device).float()[:, None]
+    left = [np.flatnonzero((fold == f) & (w != 0)) for f in plan.left_out]
     self.left_out = padded(left).to(self.device) if max(map(len, left)) else None
     self.total = round(epochs*self.streams.steps)
 
@@ -107,12 +106,12 @@ def steps_of_epoch(
     n = len(events) if events.w is None else np.count_nonzero(events.w)
     return max(1, round(n*(1 - (folds > 1)/folds)/bs))
 
-# %% ../../nbs/42_train.learner.ipynb #8b5924fd
+# %% ../../nbs/42_train.learner.ipynb #e01b4d99
 def padded(
     rows:list, # (M,) index arrays of different length
-)->Tensor: # (M,longest) int64, -1 where an array has ended
+)->Tensor: # (M,longest) int32, -1 where an array has ended
     "Index arrays side by side."
-    out = torch.full((len(rows), max(map(len, rows))), -1)
+    out = torch.full((len(rows), max(map(len, rows))), -1, dtype=torch.int32)
     for o, r in zip(out, rows): o[:len(r)] = torch.as_tensor(r)
     return out
 
@@ -199,7 +198,7 @@ def explain(self:Learner, step, m, index, loss):
     self.loss = torch.full((len(self.ens),), loss)
     self.freeze_broken([m])
 
-# %% ../../nbs/42_train.learner.ipynb #18dd9fe1
+# %% ../../nbs/42_train.learner.ipynb #8b3f3cb5
 @patch
 def outputs(self:Learner,
     index:Tensor, # (M,n) rows of the sample
@@ -214,7 +213,7 @@ def outputs(self:Learner,
 @patch
 def closed_outputs(self:Learner, index):
     "The same, in compiled code."
-    out = torch.from_numpy(self.closed.outputs(index.int().numpy(), workers=self.ens.net.body.workers))
+    out = torch.from_numpy(self.closed.outputs(index.numpy(), workers=self.ens.net.body.workers))
     return out if self.ens.net.outputs else out[..., 0]
 
 @patch

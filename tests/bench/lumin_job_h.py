@@ -9,6 +9,7 @@ proc_event to cartesian columns (PRI_met_pt kept), fit_input_pipe, proc_cats, we
 
     lumin_job_h.py --train CSV --test CSV --members 10 --epochs 15 --threads 1 --out scores.csv
     lumin_job_h.py --train CSV --fold 0 ...         # instead of --test: test on EventId % 5 == 0, train on the rest
+    lumin_job_h.py ... --lr-find                   # the learning-rate finder only
     lumin_job_h.py ... --rows 200000 --test-rows 50000   # timing: rows repeated with 1 % noise (or cut) to these counts
 """
 import argparse, os
@@ -25,6 +26,7 @@ p.add_argument('--test-rows', type=int, help='number of test events (repeats or 
 p.add_argument('--seed', type=int, default=0)
 p.add_argument('--weight-mean', action='store_true', help='normalise each class to mean weight 1, not (as the author does) to sum 1')
 p.add_argument('--verbose', action='store_true', help="show LUMIN's own printing")
+p.add_argument('--lr-find', action='store_true', help='time the learning-rate finder over all folds instead')
 p.add_argument('--out')
 args = p.parse_args()
 if (args.test is None) == (args.fold is None): p.error('give either --test or --fold')
@@ -56,6 +58,7 @@ from lumin.nn.models.blocks.body import FullyConnected
 from lumin.nn.models.helpers import CatEmbedder
 from lumin.nn.models.model_builder import ModelBuilder
 from lumin.nn.training.train import train_models
+from lumin.optimisation.hyper_param import lr_find
 
 CAT = ['PRI_jet_num']
 
@@ -116,6 +119,10 @@ def main(tmp):
     builder = ModelBuilder('classifier', cont_feats=fy.cont_feats, n_out=1, cat_embedder=CatEmbedder.from_fy(fy, emb_szs=[3]),
                            body=partial(FullyConnected, act='swish', width=33, depth=6, dense=True), opt_args={'opt': 'adam', 'eps': 1e-8})
     cycle = partial(OneCycle, lengths=(up, max(1, args.epochs - up)), lr_range=[1e-4, 1e-2], mom_range=(0.85, 0.95), interp='cosine')
+    if args.lr_find:
+        t0 = t()
+        finders = lr_find(fy, builder, bs=256, lr_bounds=[1e-5, 1.], show_plot=False, cb_partials=[])
+        return dict(lr_find_s=t() - t0, folds=len(finders), steps=len(finders[0].history['lr']))
     for i in range(args.members): (tmp / 'weights' / f'model_id_{i}').mkdir(parents=True)  # train_models removes them by shell
     t0 = t()
     results, _, _ = train_models(fy, args.members, bs=256, model_builder=builder, n_epochs=args.epochs, cb_partials=[cycle],
@@ -146,5 +153,4 @@ try:
     with quiet: res = main(tmp)
 finally:
     shutil.rmtree(tmp, ignore_errors=True)
-print(f"train {res['train_s']} s   predict {res['predict_s']} s   weighted AUC {res['auc_weighted']}")
 print('RESULT ' + json.dumps(res))
