@@ -4,7 +4,7 @@ _homes = {
     'data.schema': 'Schema Column Events events_of', 'data.foldfile': 'FoldFile write_foldfile', 'data.sources': 'read_table', 'data.higgsml': 'higgs_schema',
     'data.recipe': 'Recipe Cartesian Derived Without Numbered Aligned Imputed Scaled Principal',
     'models.stack': 'Ensemble', 'models.heads': 'mlp',
-    'train.learner': 'Learner Callback', 'train.history': 'History', 'train.schedule': 'OneCycle lr_range', 'train.stop': 'SaveBest EarlyStop',
+    'train.learner': 'Learner Callback', 'train.history': 'History', 'train.schedule': 'one_cycle cycles lr_range', 'train.stop': 'SaveBest EarlyStop',
     'train.augment': 'Augment', 'train.losses': 'bce cross_entropy mse',
     'evaluate.metrics': 'roc_auc', 'evaluate.significance': 'ams best_cut', 'evaluate.uncertainty': 'bootstrap bootstrap_auc bootstrap_ams',
     'scale.bundle': 'Bundle make_bundle load_bundle', 'scale.job': 'Job run_job', 'physics.simulate': 'simulate_higgs'}

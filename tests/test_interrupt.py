@@ -22,7 +22,7 @@ from hepdev.scale.bundle import load_bundle
 from hepdev.scale.job import Job, run_job
 from hepdev.train.learner import Callback, Learner
 from hepdev.train.losses import bce
-from hepdev.train.schedule import OneCycle, lr_range
+from hepdev.train.schedule import one_cycle, lr_range
 from hepdev.train.stop import SaveBest
 from shell import Outcome, inside, listing, refused, start
 
@@ -135,7 +135,7 @@ def test_interrupted_before_training(tmp_path):
     assert listing(tmp_path) == before
 
 class PressCtrlC(Callback):
-    "A real SIGINT to this process, in the middle of a step."
+    "A real SIGINT to this process, in the middle of an open step; at none if the step is -1."
     changes_batch = True    # the range test takes such callbacks over
     def __init__(self, step, times=1): self.step, self.times = step, times
     def before_batch(self, learn):
@@ -145,16 +145,35 @@ class PressCtrlC(Callback):
 def learner(*more):
     events = toy_events(300, seed=0)
     recipe = Recipe([Imputed(), Scaled()]).fit(events)
-    return Learner(Ensemble(mlp(recipe.layout, width=6, depth=2), 2), recipe, bce, cbs=[OneCycle(1e-2), SaveBest(), *more])
+    return Learner(Ensemble(mlp(recipe.layout, width=6, depth=2), 2), recipe, bce, cbs=[one_cycle(1e-2), SaveBest(), *more])
 
 @pytest.mark.parametrize('step, times', [(0, 1), (7, 3), (13, 1)])
 def test_interrupt_ends_after_the_step(step, times):
     "However impatiently: the step under way is finished, and going on from there ends with the same bits. Afterwards Ctrl-C is what it was."
     before = signal.getsignal(signal.SIGINT)
-    first, second, whole = learner(PressCtrlC(step, times)), learner(Callback()), learner()
+    first, second, whole = learner(PressCtrlC(step, times)), learner(PressCtrlC(-1)), learner(PressCtrlC(-1))
     first.fit(toy_events(300, seed=0), epochs=3, bs=32)
     assert first.step == step + 1 and not first.complete and signal.getsignal(signal.SIGINT) is before
     with pytest.raises(KeyboardInterrupt): signal.raise_signal(signal.SIGINT)
+    goes_on(first, second, whole)
+
+class PressAhead(Callback):
+    "The same while closed steps are taken: when they are asked for their rates."
+    def __init__(self, step): self.step = step
+    def before_step(self, learn):
+        if learn.step == self.step: signal.raise_signal(signal.SIGINT)
+
+@pytest.mark.parametrize('step, done', [(0, 5), (7, 10), (13, 15)])
+def test_interrupt_of_closed_steps(step, done):
+    "Those under way are finished, here to the end of an epoch of five; going on ends with the same bits."
+    pytest.importorskip('numba')
+    first, second, whole = learner(PressAhead(step)), learner(Callback()), learner()
+    first.fit(toy_events(300, seed=0), epochs=3, bs=32)
+    assert first.step == done and not first.complete
+    goes_on(first, second, whole)
+
+def goes_on(first, second, whole):
+    "Continued from the first's state, the second ends where the whole does."
     second.restore(first.state())
     second.fit(toy_events(300, seed=0), epochs=3, bs=32)
     whole.fit(toy_events(300, seed=0), epochs=3, bs=32)

@@ -30,7 +30,7 @@ from hepdev.scale.bundle import load_bundle, make_bundle
 from hepdev.scale.job import Job, run_job
 from hepdev.train.learner import Callback, Learner
 from hepdev.train.losses import bce, cross_entropy, mse, weighted_mean
-from hepdev.train.schedule import OneCycle, lr_range
+from hepdev.train.schedule import one_cycle, lr_range
 from hepdev.train.stop import EarlyStop, SaveBest
 
 @cache
@@ -51,7 +51,7 @@ class Spy(Callback):
 
 @cache
 def trained():
-    learn = learner(cbs=[OneCycle(1e-2), SaveBest()])
+    learn = learner(cbs=[one_cycle(1e-2), SaveBest()])
     learn.fit(events(), epochs=3, bs=64)
     return make_bundle(learn)
 
@@ -78,7 +78,7 @@ def test_mislabelled_events_of_tiny_weight_do_no_harm_in_multiclass():
     assert good > spoilt + 0.03
 
 def run_accuracy(train, truth, where):
-    learn = learner(train, loss=cross_entropy, outputs=4, members=2, cbs=[OneCycle(0.03)])
+    learn = learner(train, loss=cross_entropy, outputs=4, members=2, cbs=[one_cycle(0.03)])
     learn.fit(train, epochs=6, bs=64)
     score = make_bundle(learn).predict(truth).filter(regex=r'^score_\d').to_numpy()
     return (score.argmax(1) == truth.y)[where].mean()
@@ -199,7 +199,7 @@ def test_every_parameter_group_follows_the_schedule():
     "There: the first only."
     groups = lambda rows: torch.optim.Adam([dict(params=rows[:1]), dict(params=rows[1:], weight_decay=0.1)])
     spy = Spy()
-    learner(opt=groups, cbs=[OneCycle(0.02), spy]).fit(events(), epochs=2, bs=64)
+    learner(opt=groups, cbs=[one_cycle(0.02), spy]).fit(events(), epochs=2, bs=64)
     rates = np.array(spy.rates)
     assert rates.shape[1] == 2 and (rates[:, 0] == rates[:, 1]).all() and np.ptp(rates[:, 0]) > 0.015
 
@@ -207,7 +207,7 @@ def test_second_training_starts_at_the_first_rate():
     "There: the cycle's list was shared and changed. Here one cycle object serves many trainings, also after one that was broken off."
     class Break(Callback):
         def after_step(self, learn): learn.interrupted |= learn.step == 5
-    cycle, spies = OneCycle(0.02), []
+    cycle, spies = one_cycle(0.02), []
     for more in ([], [Break()], []):
         spies.append(Spy())
         learner(cbs=[cycle, spies[-1], *more]).fit(events(), epochs=2, bs=64)
@@ -217,7 +217,7 @@ def test_second_training_starts_at_the_first_rate():
 def test_cycle_of_a_broken_number_of_epochs(epochs):
     "There: NaN. Here the cycle spans the training, however long that is."
     spy = Spy()
-    learn = learner(cbs=[OneCycle(0.02), spy])
+    learn = learner(cbs=[one_cycle(0.02), spy])
     history = learn.fit(events(), epochs=epochs, bs=16)
     rates = np.ravel(spy.rates)
     assert learn.complete and len(rates) == round(epochs*learn.streams.steps) and np.isfinite(rates).all()
@@ -257,7 +257,7 @@ def test_patience_is_the_number_of_epochs_allowed(patience):
 def test_batch_of_one_in_multiclass():
     "There: squeezed away."
     four = toy_classes(60, seed=0)
-    learn = learner(four, loss=cross_entropy, outputs=4, members=2, cbs=[OneCycle(1e-2), SaveBest()])
+    learn = learner(four, loss=cross_entropy, outputs=4, members=2, cbs=[one_cycle(1e-2), SaveBest()])
     history = learn.fit(four, epochs=1, bs=1)
     assert learn.step == 30 and learn.alive.all() and np.isfinite(history.last('valid_loss')).all()
     assert learn.outputs(torch.tensor([[3], [4]])).shape == (2, 1, 4)

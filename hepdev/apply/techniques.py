@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['techniques', 'outer_folds', 'cross_validate', 'train_with', 'measure_techniques', 'summary']
 
-# %% ../../nbs/91_apply.techniques.ipynb #07b32e9d
+# %% ../../nbs/91_apply.techniques.ipynb #80e3a5fa
 import time
 from collections.abc import Callable
 from functools import partial
@@ -24,7 +24,7 @@ from ..scale.bundle import make_bundle
 from ..train.augment import Augment
 from ..train.learner import Learner
 from ..train.losses import bce
-from ..train.schedule import OneCycle
+from ..train.schedule import one_cycle
 from ..train.stop import SaveBest
 
 # %% ../../nbs/91_apply.techniques.ipynb #9ce486ba
@@ -51,7 +51,7 @@ def cross_validate(
         train_time, predict_time = train_time + mid - start, predict_time + time.perf_counter() - mid
     return score, train_time, predict_time
 
-# %% ../../nbs/91_apply.techniques.ipynb #b16b170e
+# %% ../../nbs/91_apply.techniques.ipynb #657ad33e
 techniques = {
     'single network': {},
     'ensemble of ten': dict(members=10),
@@ -77,7 +77,7 @@ def train_with(
     "One variant of the training."
     steps = [Cartesian(), *([] if embed else [Numbered('PRI_jet_num')]), *([Aligned('lep', 'tau', 'lep')] if align else []), Scaled(), Imputed('zero')]
     recipe = Recipe(steps).fit(events)
-    cbs = [SaveBest(), *([OneCycle(1e-2)] if cycle else []), *([Augment(*augment)] if augment else [])]
+    cbs = [SaveBest(), *([one_cycle(1e-2)] if cycle else []), *([Augment(*augment)] if augment else [])]
     learn = Learner(Ensemble(mlp(recipe.layout, activation=activation, kind=kind), members, seed=seed), recipe, bce, cbs=cbs,
                     opt=partial(torch.optim.Adam, lr=2e-3, fused=True), seed=seed)
     learn.fit(events, epochs=epochs, folds=10)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['views_of', 'torch_scores', 'compiled_scores', 'can_score', 'check_views', 'member_scores']
 
-# %% ../../nbs/55_ensemble.predict.ipynb #4a08414d
+# %% ../../nbs/55_ensemble.predict.ipynb #b3fa996c
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from ..core import DataError
 from ..models.mlp import compiled_part
 from ..models.stack import Ensemble
-from ..models.threads import members_in_threads
+from ..models.threads import in_threads, members_in_threads
 from ..physics.augment import blocks, fixed_poses, pose
 from ..train.losses import links
 
@@ -48,7 +48,7 @@ def torch_scores(
         parts.append(out.unflatten(1, (views, len(flat))).mean(1).cpu())
     return torch.cat(parts, 1)
 
-# %% ../../nbs/55_ensemble.predict.ipynb #9d816d7d
+# %% ../../nbs/55_ensemble.predict.ipynb #95531ef5
 def compiled_scores(
     ens:Ensemble,
     x:dict,         # flat (n,F) and codes (n,C): one block of events as they are
@@ -59,7 +59,7 @@ def compiled_scores(
 )->Tensor: # (M,n) or (M,n,C): mean over views
     "Scores of one block, in compiled code."
     part = compiled_part('steps')
-    out = part.scores(ens, x['flat'].numpy(), x['codes'].numpy(), link=link, poses=part.poses_of(transforms, where), table=table.numpy(), workers=ens.net.body.workers)
+    out = part.scores(ens, x['flat'].numpy(), x['codes'].numpy(), link=link, poses=part.poses_of(transforms, where), table=table.numpy())
     return torch.from_numpy(out if ens.net.outputs else out[..., 0])
 
 def can_score(
@@ -70,7 +70,7 @@ def can_score(
     part = compiled_part('steps')
     return part is not None and part.can_compile(ens.net) and link in part.links
 
-# %% ../../nbs/55_ensemble.predict.ipynb #1d255359
+# %% ../../nbs/55_ensemble.predict.ipynb #a16397e8
 def check_views(
     views:int, # or None, which leaves it to the bundle
 ):
@@ -84,18 +84,24 @@ def member_scores(
     *, link:str='sigmoid', # what turns outputs into scores
     transforms:Sequence=(), # names of transforms that make the views
     views:int=1,      # poses of each event to average over
-    rows_at_once:int=1<<13, # events in one pass through the recipe
+    rows_at_once:int=1<<11, # events in one pass through recipe and network
 )->np.ndarray: # (M,N) or (M,N,C) float32
     "The score of each event by each member."
     check_views(views)
     if views > 1 and not transforms: raise DataError(f'views={views} without transforms: name at least one, or take one view.')
     used = transforms if views > 1 else ()
     where = blocks(recipe.layout.vectors, recipe.layout.columns) if used else ((), (), ())
-    score, parts = compiled_scores if can_score(ens, link) else torch_scores, []
+    compiled = can_score(ens, link)
+    score = compiled_scores if compiled else torch_scores
+    starts = range(0, len(events), rows_at_once)
+    parts = [None]*len(starts)
     ens.eval()
     with torch.no_grad(), members_in_threads(ens.net), tqdm(total=len(events), desc='scoring', unit='event', delay=2, leave=False, disable=None) as bar:
-        for start in range(0, len(events), rows_at_once):
-            parts.append(score(ens, recipe(events, slice(start, start + rows_at_once)), link, where, used, fixed_poses(used, views)))
-            bar.update(parts[-1].shape[1])
+        def some(first, end):
+            for k in range(first, end):
+                x = recipe(events, slice(starts[k], starts[k] + rows_at_once))
+                with torch.no_grad(): parts[k] = score(ens, x, link, where, used, fixed_poses(used, views))
+                bar.update(parts[k].shape[1])
+        in_threads(some, len(parts), ens.net.body.workers if compiled else 1, pieces=len(parts))
     ens.train()
     return torch.cat(parts, 1).numpy()

@@ -438,7 +438,7 @@ def _scores_with(version):
 
 _scores = _scores_with(kernel.VERSION)
 
-# %% ../../nbs/26_models.steps.ipynb #0b1696ae
+# %% ../../nbs/26_models.steps.ipynb #18af46f7
 links = ('sigmoid', 'softmax', 'identity') # names of the link functions that are known here
 
 def scores(
@@ -448,14 +448,11 @@ def scores(
     *, link:str,      # one of `links`
     poses:Poses,      # transforms that make the views
     table:np.ndarray, # (V,T) float32 numbers of the transforms for each view
-    workers:int=1,    # threads
     columns:int=2048, # events times views that share a pass of the weights
 )->np.ndarray: # (M,N,C) float32
     "Predictions of all members, averaged over views."
     net, kind = net_of(ens), links.index(link)
     out, V = np.zeros((len(ens), len(flat), net.outputs), np.float32), len(table)
-    def work(a, b):
-        turned = np.empty((-(-max(V, columns)//COLS), flat.shape[1], COLS), np.float32)
-        _scores(a, b, net, flat, codes, kind, poses, table, ens.rows.numpy(), turned, _room(net, 1), out)
-    in_threads(work, len(flat), workers)
+    turned = np.empty((-(-max(V, columns)//COLS), flat.shape[1], COLS), np.float32)
+    _scores(0, len(flat), net, flat, codes, kind, poses, table, ens.rows.numpy(), turned, _room(net, 1), out)
     return out

@@ -29,16 +29,19 @@ def _pool(workers):
     "Threads in which torch does not start threads of its own."
     return ThreadPoolExecutor(workers, 'members', torch.set_num_threads, (1,))
 
-# %% ../../nbs/22_models.threads.ipynb #340f2619
+# %% ../../nbs/22_models.threads.ipynb #df1486d8
 def in_threads(
     f:Callable,  # called with the first and the last+1 of some members; must release the interpreter lock to gain anything
-    members:int, # M
+    members:int, # M, or any other things to be done
     workers:int, # how many threads
+    *, pieces:int=None, # into how many shares they are cut; as many as threads if not given
 ):
-    "Call `f` for all members, shared among threads; returns when all are done."
-    own, *others = shares(members, workers)
-    waiting = [_pool(workers - 1).submit(f, *share) for share in others]
-    f(*own)
+    "Call `f` for all members; each thread takes the next share when it has done one. Returns when all are done."
+    left = iter(shares(members, pieces or workers))
+    def work():
+        for share in left: f(*share)
+    waiting = [_pool(workers - 1).submit(work) for _ in range(min(members, workers) - 1)]
+    work()
     for w in waiting: w.result()
 
 # %% ../../nbs/22_models.threads.ipynb #c9fce3b0

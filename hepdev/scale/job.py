@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['jobs', 'Job', 'make_step', 'job_from', 'find_job', 'find_device', 'run_job', 'stop_if_interrupted', 'hepdev_train']
 
-# %% ../../nbs/82_scale.job.ipynb #8ddfb045
+# %% ../../nbs/82_scale.job.ipynb #8199203e
 import json
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -26,10 +26,10 @@ from .bundle import Bundle, load_bundle, make_bundle
 from ..train.augment import Augment
 from ..train.learner import Callback, Learner
 from ..train.losses import bce, cross_entropy, mse
-from ..train.schedule import OneCycle
+from ..train.schedule import one_cycle
 from ..train.stop import SaveBest
 
-# %% ../../nbs/82_scale.job.ipynb #484c76aa
+# %% ../../nbs/82_scale.job.ipynb #f085f4c5
 @dataclass(frozen=True)
 class Job:
     "What decides a training."
@@ -59,7 +59,7 @@ def make_step(name, settings):
     for k in settings: check_name(f'setting of {name}', k, known)
     return steps[name](**settings)
 
-jobs = dict(strong2020=Job())
+jobs = dict(strong2020=Job(), quick=Job(network=dict(depth=3), epochs=8, bs=64))
 
 # %% ../../nbs/82_scale.job.ipynb #c771d85c
 def job_from(
@@ -81,7 +81,7 @@ def find_job(
     except FileNotFoundError: raise FileError(f'{name} does not exist.') from None
     except ValueError as e: raise FileError(f'{name} is no JSON: {e}.') from None
 
-# %% ../../nbs/82_scale.job.ipynb #198212d3
+# %% ../../nbs/82_scale.job.ipynb #25afd5f2
 def find_device(
     name:str, # 'cpu', 'cuda', 'cuda:1', ..
 )->torch.device: # raises `DataError`
@@ -103,7 +103,7 @@ def learner(self:Job,
     outputs, loss = (None, bce) if classes == 2 else (classes, cross_entropy) if classes else (None, mse)
     ens = Ensemble(mlp(recipe.layout, outputs=outputs, **self.network), self.members, seed=self.seed).to(find_device(device))
     augment = [Augment(*self.augment)] if self.augment and recipe.layout.vectors else []
-    return Learner(ens, recipe, loss, cbs=[OneCycle(self.lr), *augment, SaveBest(), *cbs], metrics=[roc_auc] if classes == 2 else [],
+    return Learner(ens, recipe, loss, cbs=[one_cycle(self.lr), *augment, SaveBest(), *cbs], metrics=[roc_auc] if classes == 2 else [],
                    negative=self.negative, seed=self.seed)
 
 # %% ../../nbs/82_scale.job.ipynb #405e4f71

@@ -27,9 +27,9 @@ from ..models.threads import members_in_threads
 from .history import History
 from .losses import bce, cross_entropy, links, mse, weighted_mean
 
-# %% ../../nbs/42_train.learner.ipynb #233323a0
+# %% ../../nbs/42_train.learner.ipynb #e14bab99
 inside = ('before_batch', 'after_loss', 'after_backward') # a step
-moments = ('before_fit', 'before_epoch', 'before_step', *inside, 'after_step', 'after_epoch', 'after_fit')
+moments = ('before_fit', 'before_epoch', 'before_step', *inside, 'after_step', 'after_cycle', 'after_epoch', 'after_fit')
 
 class Callback:
     "One idea that acts at named moments of the loop; each method takes the learner."
@@ -39,11 +39,12 @@ class Callback:
             if name.startswith(('before_', 'after_')) and name not in moments:
                 raise TypeError(f"{cls.__name__} has {name!r}, which never runs. {unknown('moment', name, moments)}")
     def opens(self): return any(hasattr(self, m) for m in inside) # does it act inside a step?
+    def wakes(self, learn): return learn.step + 1 # the step after which `after_step` is needed next; it may come more often
     def state(self): return {k: getattr(self, k) for k in self.remembers}
     def restore(self, state):
         for k, v in state.items(): setattr(self, check_name(f'state of {type(self).__name__}', k, self.remembers), v)
 
-# %% ../../nbs/42_train.learner.ipynb #cb7ab832
+# %% ../../nbs/42_train.learner.ipynb #5ef65f6a
 class Learner:
     "Trains an ensemble on events."
     def __init__(self,
@@ -62,6 +63,8 @@ class Learner:
         self.ens, self.recipe, self.loss_of, self.cbs, self.metrics, self.make_opt, self.seed = ens, recipe, loss, list(cbs), list(metrics), opt, seed
         self.history, self.plan, self.closed, self.epoch, self.step, self.complete = History(), None, None, 0, 0, False
         self.alive = np.ones(len(ens), bool)
+        owners = [type(cb).__name__ for cb in self.cbs if getattr(cb, 'owns_rate', False)]
+        if len(owners) > 1: raise DataError(f'{" and ".join(owners)}: two callbacks that set the learning rate. Keep one.')
         self._use_rows()
 
     def _use_rows(self):
@@ -271,18 +274,18 @@ def fit(self:Learner,
         self('after_fit')
     return self.history
 
-# %% ../../nbs/42_train.learner.ipynb #480f644e
+# %% ../../nbs/42_train.learner.ipynb #4ffe7180
 @patch
 def one_epoch(self:Learner, bar):
     "The rest of the epoch under way, and validation at its end."
     first, last = self.epoch*self.streams.steps, min((self.epoch + 1)*self.streams.steps, self.total)
     index, self.closed = self.streams.epoch(self.epoch).to(self.device), self.closed_steps()
-    n = 1 if any(hasattr(cb, 'after_step') for cb in self.cbs) or not self.closed else ahead
     if self.step == first:
         self('before_epoch')
         self.seen = torch.zeros(len(self.ens), dtype=torch.float64, device=self.device)
     while self.step < last and not (self.stop or self.interrupted):
-        now = index[self.step - first:min(self.step + n, last) - first]
+        until = min([last, self.step + ahead, *(cb.wakes(self) for cb in self.cbs if hasattr(cb, 'after_step'))])
+        now = index[self.step - first:(until if self.closed else self.step + 1) - first]
         self.many_steps(now) if self.closed else self.one_step(now[0])
         bar.update(len(now))
     if self.step < last: return
