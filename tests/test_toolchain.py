@@ -147,7 +147,7 @@ def test_a_notebook_imports_only_lower_ones():
 
 # What the package imports and calls
 
-whole_modules = {'hepdev.models.kernel': 'fast_requirements'}  # imported only where its extra is installed
+whole_modules = {f'hepdev.models.{m}': 'fast_requirements' for m in ('kernel', 'steps')}  # imported only where their extra is installed
 
 def test_third_parties_are_declared():
     dists = packages_distributions()
