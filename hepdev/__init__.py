@@ -3,9 +3,12 @@ __version__ = "0.1.0"
 _homes = {
     'data.schema': 'Schema Column Events events_of', 'data.foldfile': 'FoldFile write_foldfile', 'data.sources': 'read_table', 'data.higgsml': 'higgs_schema',
     'data.recipe': 'Recipe Cartesian Derived Without Numbered Aligned Imputed Scaled Principal',
-    'models.stack': 'Ensemble', 'models.heads': 'mlp',
-    'train.learner': 'Learner Callback', 'train.history': 'History', 'train.schedule': 'one_cycle cycles lr_range', 'train.stop': 'SaveBest EarlyStop',
-    'train.augment': 'Augment', 'train.losses': 'bce cross_entropy mse',
+    'data.targets': 'standard_scale no_scale', 'models.stack': 'Ensemble', 'models.heads': 'mlp shared_mlp', 'models.shared': 'each_branch',
+    'train.learner': 'Learner Callback', 'train.history': 'History', 'train.schedule': 'one_cycle cycles warm_up constant lr_range', 'train.stop': 'SaveBest EarlyStop',
+    'train.augment': 'Augment', 'train.losses': 'bce cross_entropy focal smooth_bce smooth_cross_entropy mse mae huber quantile gaussian fractional',
+    'train.average': 'EMA SWA RenewedSWA', 'train.parameters': 'Freeze RateFactors Decay load_parts', 'train.data': 'Bagging Targets Reweight Smooth Mixup', 'train.significance': 'Significance',
+    'train.columns': 'Subsample Parametrised', 'train.thresholds': 'BinnedHuber', 'train.gradients': 'ClipGrad Accumulate', 'train.lsuv': 'LSUV', 'train.decorrelate': 'DisCo Pivot',
+    'train.faster': 'FastForward', 'ensemble.snapshots': 'Snapshots with_snapshots fge',
     'evaluate.metrics': 'roc_auc', 'evaluate.significance': 'ams best_cut', 'evaluate.uncertainty': 'bootstrap bootstrap_auc bootstrap_ams',
     'scale.bundle': 'Bundle make_bundle load_bundle', 'scale.job': 'Job run_job', 'physics.simulate': 'simulate_higgs'}
 _home = {noun: module for module, nouns in _homes.items() for noun in nouns.split()}

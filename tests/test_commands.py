@@ -62,10 +62,10 @@ def test_higgs_on_its_own_events(tmp_path):
 
 @pytest.mark.slow
 def test_bare_higgs(tmp_path):
-    "No arguments at all: 50,000 events, ten networks."
+    "No arguments at all: 50,000 events, the default recipe."
     done = run('hepdev-higgs', cwd=tmp_path)
     assert (done.status, done.err) == (0, '') and 'simulating 50000 events' in done.out
-    assert len(check_run(tmp_path/'hepdev-higgs-run').ens) == 10
+    assert len(check_run(tmp_path/'hepdev-higgs-run').ens) == 16
 
 def test_higgs_on_a_file(place, tables):
     "Every line of the table: members on the fold that they left out, all out of fold, public and private; each number with its uncertainty."

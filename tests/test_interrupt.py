@@ -15,15 +15,17 @@ from hepdev.core import HepdevError
 from hepdev.data.foldfile import write_foldfile
 from hepdev.data.recipe import Imputed, Recipe, Scaled
 from hepdev.data.toy import toy_events
+from hepdev.ensemble.snapshots import Snapshots
 from hepdev.models.heads import mlp
 from hepdev.models.stack import Ensemble
 from hepdev.physics.simulate import simulate_higgs
 from hepdev.scale.bundle import load_bundle
 from hepdev.scale.job import Job, run_job
+from hepdev.train.average import EMA, RenewedSWA
 from hepdev.train.learner import Callback, Learner
 from hepdev.train.losses import bce
 from hepdev.train.schedule import one_cycle, lr_range
-from hepdev.train.stop import SaveBest
+from hepdev.train.stop import EarlyStop, SaveBest
 from shell import Outcome, inside, listing, refused, start
 
 RANGE_TEST = 200 # steps of the learning-rate test, which has a progress bar of its own
@@ -178,6 +180,21 @@ def goes_on(first, second, whole):
     second.fit(toy_events(300, seed=0), epochs=3, bs=32)
     whole.fit(toy_events(300, seed=0), epochs=3, bs=32)
     assert second.complete and torch.equal(second.ens.rows, whole.ens.rows) and second.history.rows == whole.history.rows
+
+@pytest.mark.parametrize('step', [1, 13, 30, 39])
+def test_averages_snapshots_and_patience_go_on(tmp_path, step):
+    "What callbacks keep, in every depth of lists and dicts, goes through the files of an incomplete bundle."
+    class StopAt(Callback):
+        def after_step(self, learn): learn.interrupted |= learn.step == step and not tmp_path.joinpath('part').exists()
+    def run(name, **options):
+        snapshots = Snapshots()
+        cbs = [EMA(0.9, 4, name='ema', give=False), RenewedSWA(1, renew=1), snapshots, EarlyStop(1, per='cycle'), *([StopAt()] if name == 'part' else [Callback()])]
+        return run_job(job, events, tmp_path/name, cbs=cbs, **options), snapshots
+    job, events = Job(network=dict(width=6, depth=2), members=3, epochs=5, bs=64, schedule=('cycles', dict(number=4))), toy_events(800, seed=1)
+    assert not run('part')[0].complete
+    (done, taken), (whole, all_taken) = run('part', resume=True), run('whole')
+    assert done.complete and torch.equal(done.ens.rows, whole.ens.rows) and done.training['history'] == whole.training['history']
+    assert taken.steps == all_taken.steps and all(torch.equal(a[k], b[k]) for a, b in zip(taken.states, all_taken.states, strict=True) for k in b)
 
 def test_interrupt_of_the_range_test_is_not_lost():
     "It returns no half-made answer, and what follows it does not run."

@@ -19,6 +19,7 @@ from torch import nn
 from hepdev.core import DataError
 from hepdev.data.folds import FoldPlan
 from hepdev.data.recipe import Imputed, Recipe, Scaled
+from hepdev.data.targets import no_scale
 from hepdev.data.toy import toy_classes, toy_events, toy_regression
 from hepdev.ensemble.predict import member_scores
 from hepdev.evaluate.metrics import brier, roc_auc, weighted_mean as mean_of
@@ -31,6 +32,7 @@ from hepdev.scale.job import Job, run_job
 from hepdev.train.learner import Callback, Learner
 from hepdev.train.losses import bce, cross_entropy, mse, weighted_mean
 from hepdev.train.schedule import one_cycle, lr_range
+from hepdev.train.significance import Significance
 from hepdev.train.stop import EarlyStop, SaveBest
 
 @cache
@@ -88,7 +90,7 @@ def test_reported_losses_are_divided_by_the_sum_of_weights(scale):
     "There: by the number of events. Here what is reported is the weighted mean over the fold, from predictions by hand."
     data = toy_regression(300, seed=4)
     data = replace(data, w=scale*data.w)
-    learn = learner(data, loss=mse, members=2, opt=frozen)
+    learn = learner(data, loss=mse, members=2, opt=frozen, scale=no_scale)
     reported = learn.fit(data, epochs=1, bs=64).last('valid_loss')
     score, fold = member_scores(learn.ens, learn.recipe, data, link='identity'), data.folds(2)
     for m in range(2):
@@ -101,7 +103,7 @@ def test_training_loss_is_the_mean_over_the_events_of_the_member():
     data = replace(data, w=data.w*np.where(data.folds(3) == 0, 5, 1))
     train = [np.flatnonzero(data.folds(3) != m) for m in range(3)]
     for m in range(3):
-        learn = learner(data, loss=mse, members=[m], opt=frozen)
+        learn = learner(data, loss=mse, members=[m], opt=frozen, scale=no_scale)
         reported = learn.fit(data, epochs=1, bs=len(train[m]), folds=FoldPlan(3, (m,))).last('train_loss')
         score = member_scores(learn.ens, learn.recipe, data, link='identity')[0]
         assert reported[0] == pytest.approx(np.average((score - data.y)[train[m]]**2, weights=data.w[train[m]]), rel=1e-4) and learn.step == 1
@@ -109,6 +111,18 @@ def test_training_loss_is_the_mean_over_the_events_of_the_member():
 def test_training_loss_does_not_depend_on_the_unit_of_weights():
     losses = [learner(opt=sgd).fit(replace(events(), w=s*events().w), epochs=2, bs=64).last('train_loss') for s in (1, 1e5)]
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
+
+@pytest.mark.parametrize('classes', ['signal', 'background', 'none'])
+def test_significance_of_a_batch_of_one_class(classes):
+    "There: NaN, and with it the network. Here such a batch has loss 0 and moves no weight."
+    class Spoil(Callback):
+        def before_batch(self, learn):
+            self.before = learn.ens.rows.clone()
+            if classes == 'none': learn.batch.w[:] = 0
+            else: learn.batch.y[:] = classes == 'signal'
+        def after_step(self, learn): assert (learn.loss == 0).all() and torch.equal(learn.ens.rows, self.before)
+    learn = learner(cbs=[Significance(signal=50., background=500., after=0), Spoil()], opt=sgd)
+    assert learn.fit(events(), epochs=1, bs=64).last('valid_loss').size and learn.alive.all()
 
 def test_ams_without_background_is_regularised():
     "There: -1. With b_r = 10 a cut without background has the significance of ten events of it."

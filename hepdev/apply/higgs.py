@@ -125,12 +125,12 @@ def _read(data, events, seed):
     print(f'simulating {events} events (name a file with --data to use real ones)')
     return simulate_higgs(events, seed=seed, sets={'t': 0.5, 'b': 0.15, 'v': 0.35})
 
-# %% ../../nbs/90_apply.higgs.ipynb #512d48ad
+# %% ../../nbs/90_apply.higgs.ipynb #f2ccffd1
 @command
 def hepdev_higgs(
     data:str=None,          # the challenge's file, all or part of it: .csv, .csv.gz or .parquet; simulated events if not given
     out:str='hepdev-higgs-run', # folder for table, figures and bundle
-    recipe:str='strong2020', # name of a job, or a JSON file that describes one
+    recipe:str='higgs',     # name of a job, such as strong2020, or a JSON file that describes one
     members:int=None,       # networks; as the recipe says if not given
     epochs:float=None,      # passes over the events; as the recipe says if not given
     events:int=50_000,      # how many to simulate

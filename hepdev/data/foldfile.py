@@ -53,10 +53,10 @@ def check_seal(
     if verify and digest(path, SEAL) != info['sha256']: raise FileError(f"{path} is damaged: its content does not match its SHA-256. Make it again.")
     return info
 
-# %% ../../nbs/13_data.foldfile.ipynb #24484d4c
+# %% ../../nbs/13_data.foldfile.ipynb #4da1aa34
 def _append(f, name, values):
     "Add values to a dataset, which is made when first needed."
-    data = f[name] if name in f else f.create_dataset(name, shape=(0,), maxshape=(None,), chunks=(1 << 13,), dtype=values.dtype)
+    data = f[name] if name in f else f.create_dataset(name, shape=(0, *values.shape[1:]), maxshape=(None, *values.shape[1:]), chunks=(1 << 13, *values.shape[1:]), dtype=values.dtype)
     if not np.can_cast(values.dtype, data.dtype, 'safe'):
         raise DataError(f"{name} is {data.dtype} in the first events but {values.dtype} in later ones. Read it as {values.dtype} throughout.")
     start = len(data)
@@ -221,14 +221,14 @@ def take(self:FoldFile, rows)->Events:
     "Some of the events in memory, in the order asked for."
     return self.events(rows)
 
-# %% ../../nbs/13_data.foldfile.ipynb #7243265c
+# %% ../../nbs/13_data.foldfile.ipynb #e7911c2f
 @patch
 def df(self:FoldFile,
     rows=None,    # positions, a mask or a slice; None for all
     columns=None, # names, also of target and weight; None for all
 )->pd.DataFrame:
     "Events as the source had them: missing codes, categories and labels restored."
-    truth = (self.schema.target, self.schema.weight)
+    truth = (*self.schema.targets, self.schema.weight)
     return self.events(rows, None if columns is None else [n for n in columns if n not in truth]).df(columns=columns)
 
 @patch

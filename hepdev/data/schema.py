@@ -46,14 +46,14 @@ class Column:
         if self.categories and len(set(self.categories)) < len(self.categories):
             raise DataError(f"Column {self.name!r} lists a category twice: {self.categories}.")
 
-# %% ../../nbs/11_data.schema.ipynb #1f04a211
+# %% ../../nbs/11_data.schema.ipynb #52cefc8b
 POLAR, CARTESIAN = ('pt', 'eta', 'phi'), ('px', 'py', 'pz')
 
 @dataclass(frozen=True)
 class Schema:
     "The meaning of the columns of a table of events."
     columns:tuple                               # of `Column`
-    target:str=None                             # column to learn; None for events without a truth
+    target:str|tuple=None                       # column to learn, or several of a regression; None for events without a truth
     classes:dict=None                           # source value -> class 0,1,..; None for regression
     weight:str=None                             # column of event weights
     event_id:tuple=()                           # columns that together identify an event
@@ -65,14 +65,15 @@ class Schema:
         extra = tuple(Column(n, 'spectator') for n in (*ids, self.sample) if n is not None and n not in known)
         classes = self.classes and {plain(k): int(v) for k, v in self.classes.items()}
         vectors = {n: dict(parts) for n, parts in self.vectors.items()}
-        for k, v in dict(columns=(*self.columns, *extra), event_id=ids, classes=classes, vectors=vectors).items(): object.__setattr__(self, k, v)
+        target = self.target if isinstance(self.target, (str, type(None))) else tuple(self.target)
+        for k, v in dict(columns=(*self.columns, *extra), target=target, event_id=ids, classes=classes, vectors=vectors).items(): object.__setattr__(self, k, v)
         self._check_columns(); self._check_classes(); self._check_vectors()
 
-# %% ../../nbs/11_data.schema.ipynb #ae7e6f1c
+# %% ../../nbs/11_data.schema.ipynb #02473b0b
 @patch
 def _check_columns(self:Schema):
     "Each name has one meaning."
-    names = [c.name for c in self.columns] + [n for n in (self.target, self.weight) if n is not None]
+    names = [c.name for c in self.columns] + self.targets + [n for n in (self.weight,) if n is not None]
     if twice := sorted({n for n in names if names.count(n) > 1}):
         raise DataError(f"Column {twice[0]!r} has two meanings in the schema (listed twice, or a target or weight that is also a column). Keep one.")
 
@@ -81,6 +82,7 @@ def _check_classes(self:Schema):
     "Classes are numbered 0, 1, .. without gaps; several values may share one."
     if self.classes is None: return
     if self.target is None: raise DataError(f"classes={self.classes} without a target. Name the target column.")
+    if not isinstance(self.target, str): raise DataError(f"classes={self.classes} of several targets {self.target}. Classes belong to one column; several targets are a regression.")
     codes = sorted(set(self.classes.values()))
     if len(codes) < 2 or codes != list(range(len(codes))):
         raise DataError(f"classes={self.classes}: number them 0, 1, .. without gaps, at least two, signal last.")
@@ -117,11 +119,16 @@ def spectators(self:Schema):
     "Names of the columns that are carried along and never trained on, in order."
     return [c.name for c in self.columns if c.kind == 'spectator']
 
-# %% ../../nbs/11_data.schema.ipynb #4e2423a0
+# %% ../../nbs/11_data.schema.ipynb #bf83f53c
 @patch(as_prop=True)
 def features(self:Schema):
     "Names of the continuous and categorical columns, in order."
     return [c.name for c in self.columns if c.kind != 'spectator']
+
+@patch(as_prop=True)
+def targets(self:Schema):
+    "Names of the columns to learn: none, one or several."
+    return [] if self.target is None else [self.target] if isinstance(self.target, str) else list(self.target)
 
 @patch(as_prop=True)
 def n_classes(self:Schema):
@@ -188,13 +195,13 @@ def event_hash(
     for name, values in columns.items(): h = mix64(h ^ _bits(values, name))
     return h
 
-# %% ../../nbs/11_data.schema.ipynb #cb14c354
+# %% ../../nbs/11_data.schema.ipynb #6403727c
 @dataclass(frozen=True, eq=False)
 class Events:
     "Events in memory, in physical units."
     schema:Schema
     x:dict              # column -> (N,): float32 with NaN where missing, int64 codes, or a spectator as it was
-    y:np.ndarray=None   # (N,) int64 classes or float64 target
+    y:np.ndarray=None   # (N,) int64 classes or float64 target; (N,T) for several targets
     w:np.ndarray=None   # (N,) float64 weights
     hash:np.ndarray=None # (N,) uint64 identity of each event
     def __len__(self): return len(self.hash)
@@ -265,7 +272,7 @@ def source_labels(
     first = {code: label for label, code in reversed(schema.classes.items())}
     return np.asarray([first[c] for c in range(len(first))])[y]
 
-# %% ../../nbs/11_data.schema.ipynb #0ccb03e1
+# %% ../../nbs/11_data.schema.ipynb #703da88f
 @patch
 def df(self:Events,
     rows=None,    # positions, a mask or a slice; None for all
@@ -274,7 +281,7 @@ def df(self:Events,
     "The events as the source had them: missing codes, categories and labels restored."
     ev, s = self if rows is None else self.take(rows), self.schema
     out = {n: source_values(s, n, a) for n, a in ev.x.items()}
-    if ev.y is not None: out[s.target] = ev.y if s.classes is None else source_labels(s, ev.y)
+    if ev.y is not None: out |= dict(zip(s.targets, [source_labels(s, ev.y)] if s.classes else np.atleast_2d(ev.y.T)))
     if ev.w is not None: out[s.weight] = ev.w
     return pd.DataFrame(out if columns is None else {n: check_column(out, n) for n in columns})
 
@@ -350,11 +357,12 @@ def _column(self:Schema, df, c, source, entry):
     if c.kind == 'categorical': return _codes(values, c.categories, c.name, source, entry, 'categories')
     return _continuous(values, c, source, entry) if c.kind == 'continuous' else _spectator(values)
 
-# %% ../../nbs/11_data.schema.ipynb #527f6cd4
+# %% ../../nbs/11_data.schema.ipynb #246cae80
 @patch
 def _truth(self:Schema, df, what, source, entry):
     "Labels, regression target or weights; None where the schema names none."
     if (name := getattr(self, what)) is None: return None
+    if not isinstance(name, str): return np.stack([_finite(_values(df, n, source), n, source, entry) for n in name], -1)
     values = _values(df, name, source)
     if what == 'weight' or self.classes is None: return _finite(values, name, source, entry)
     return np.array(list(self.classes.values()), np.int64)[_codes(values, list(self.classes), name, source, entry, 'classes')]
@@ -362,7 +370,7 @@ def _truth(self:Schema, df, what, source, entry):
 @patch
 def _try_truth(self:Schema, df, what, source, entry):
     "`_truth` where it is there and valid; a warning where it is there and not valid."
-    if getattr(self, what) not in df.columns: return None
+    if not set(self.targets if what == 'target' else [self.weight]) <= set(df.columns) or getattr(self, what) is None: return None
     try: return self._truth(df, what, source, entry)
     except DataError as e: warnings.warn(f"{what.capitalize()} not used: {e}", stacklevel=3)
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FORMAT', 'OURS', 'PARTS', 'Bundle', 'make_bundle', 'load_bundle']
 
-# %% ../../nbs/80_scale.bundle.ipynb #c5f2e27f
+# %% ../../nbs/80_scale.bundle.ipynb #e50be43e
 import hashlib, json, re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,6 +20,7 @@ from safetensors.numpy import load, save
 from ..core import DataError, FileError, check_folder, digest, make_folder, publish
 from ..data.folds import FoldPlan
 from ..data.recipe import Recipe
+from ..data.targets import TargetScale
 from ..ensemble.combine import combine
 from ..ensemble.predict import member_scores
 from ..models.heads import Architecture
@@ -27,7 +28,7 @@ from ..models.stack import Ensemble
 from ..train.augment import Augment
 from ..train.learner import Learner
 
-# %% ../../nbs/80_scale.bundle.ipynb #848fbe92
+# %% ../../nbs/80_scale.bundle.ipynb #95a0e83c
 @dataclass
 class Bundle:
     "An ensemble with all that is needed to score events, and to go on training."
@@ -41,8 +42,9 @@ class Bundle:
     complete:bool=True    # did training end?
     training:dict=field(default_factory=dict) # the learner's state
     notes:dict=field(default_factory=dict)    # plain JSON, for people: a cut, settings
+    target:TargetScale=None # of a regression: brings predictions into the target's unit
 
-# %% ../../nbs/80_scale.bundle.ipynb #f19c15fb
+# %% ../../nbs/80_scale.bundle.ipynb #60619e9f
 def make_bundle(
     learn:Learner, # trained, or interrupted
     **notes,       # plain JSON
@@ -50,7 +52,7 @@ def make_bundle(
     "The bundle of a training."
     transforms = next((cb.names for cb in learn.cbs if isinstance(cb, Augment)), ())
     return Bundle(learn.ens, learn.recipe, learn.plan, learn.loss_of.link, np.unique(learn.sample.hash), transforms,
-                  complete=learn.complete, training=learn.state(), notes=notes)
+                  complete=learn.complete, training=learn.state(), notes=notes, target=learn.target)
 
 # %% ../../nbs/80_scale.bundle.ipynb #fbc6e988
 def _as_events(data, schema):
@@ -61,7 +63,7 @@ def _as_events(data, schema):
         data = pd.DataFrame(data, columns=schema.features)
     return schema.parse(data, target=False) if isinstance(data, (pd.DataFrame, dict)) else data
 
-# %% ../../nbs/80_scale.bundle.ipynb #d12390af
+# %% ../../nbs/80_scale.bundle.ipynb #a49d0e28
 @patch
 def judges(self:Bundle,
     events, # `Events` or `FoldFile`
@@ -71,6 +73,7 @@ def judges(self:Bundle,
     known = self.trained_on[at] == events.hash
     return ~known | self.plan.scores(events.folds(self.plan.folds))
 
+# %% ../../nbs/80_scale.bundle.ipynb #16794b6d
 @patch
 def predict(self:Bundle,
     data,            # DataFrame, `Events`, `FoldFile`, or an array (N, features)
@@ -84,6 +87,7 @@ def predict(self:Bundle,
     for members, rows in _alike(allowed):
         ens = self.ens if len(members) == len(self.ens) else self.ens.only(members) if len(members) else self.ens
         score = member_scores(ens, self.recipe, events.take(rows), link=self.link, transforms=self.transforms, views=views)
+        if self.target: score = self.target.for_link(self.link).physical(score)
         weights = np.asarray(self.weights)[members] if self.weights and len(members) else None
         part = combine(score, weights=weights, allowed=np.full(score.shape[:2], len(members) > 0))
         if found is None: found = [np.full((len(events), *p.shape[1:]), 0 if i == 2 else np.nan) for i, p in enumerate(part)]
@@ -122,7 +126,7 @@ def _nest(tree, arrays):
     if 'array' in tree: return torch.from_numpy(arrays[tree['array']].copy()) if tree['torch'] else arrays[tree['array']]
     return {k: _nest(v, arrays) for k, v in tree['items']}
 
-# %% ../../nbs/80_scale.bundle.ipynb #ab8f599f
+# %% ../../nbs/80_scale.bundle.ipynb #c3d9692a
 FORMAT = 1
 OURS = re.compile('[a-z_]+-[0-9a-f]{12}\\.(json|safetensors)') # names of the files that a bundle makes
 PARTS = {'about.json', 'recipe.json', 'weights.safetensors', 'trained_on.safetensors', 'state.json', 'state.safetensors'}
@@ -133,7 +137,8 @@ def parts(self:Bundle)->dict: # file name stem with ending -> bytes
     build, arrays = self.ens.build, {}
     known = isinstance(build, Architecture)
     about = dict(architecture=dict(name=build.name, settings=build.settings) if known else None, members=list(self.ens.ids), seed=self.ens.seed, link=self.link,
-                 folds=self.plan.folds, left_out=list(self.plan.left_out), transforms=list(self.transforms), weights=list(self.weights), notes=self.notes)
+                 folds=self.plan.folds, left_out=list(self.plan.left_out), transforms=list(self.transforms), weights=list(self.weights), notes=self.notes,
+                 target=self.target and self.target.to_dict())
     weights = {n: np.ascontiguousarray(t.cpu()) for n, t in self.ens.state_dict().items()}
     text = lambda d: json.dumps(d, indent=1).encode()
     return {'about.json': text(about), 'recipe.json': text(self.recipe.to_dict()), 'weights.safetensors': save(weights),
@@ -192,7 +197,7 @@ def _read_part(path, entry):
     if hashlib.sha256(data).hexdigest() != entry['sha256']: raise FileError(f'{file} is damaged: its content does not have the digest of the manifest.')
     return data
 
-# %% ../../nbs/80_scale.bundle.ipynb #8547757b
+# %% ../../nbs/80_scale.bundle.ipynb #1b1ed447
 def load_bundle(
     path,               # folder
     *, model:Callable=None, # makes one network, for bundles of a network that hepdev does not know by name
@@ -209,4 +214,5 @@ def load_bundle(
     ens.load_state_dict({n: torch.from_numpy(a.copy()) for n, a in load(data['weights.safetensors']).items()})
     training = _nest(json.loads(data['state.json']), load(data['state.safetensors']))
     return Bundle(ens.to(device), recipe, FoldPlan(about['folds'], tuple(about['left_out'])), about['link'], load(data['trained_on.safetensors'])['hash'],
-                  tuple(about['transforms']), tuple(about['weights']), manifest['complete'], training, about['notes'])
+                  tuple(about['transforms']), tuple(about['weights']), manifest['complete'], training, about['notes'],
+                  about['target'] and TargetScale(**about['target']))

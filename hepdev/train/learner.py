@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['inside', 'moments', 'ahead', 'Callback', 'Learner', 'steps_of_epoch', 'padded', 'usual_folds']
 
-# %% ../../nbs/42_train.learner.ipynb #4d32cb3e
+# %% ../../nbs/42_train.learner.ipynb #49b6136b
 import signal, threading, warnings
 from collections.abc import Callable
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -20,6 +21,7 @@ from tqdm.auto import tqdm
 from ..core import DataError, check_name, unknown
 from ..data.batches import Streams, make_sample, take
 from ..data.folds import FoldPlan, check_folds, fold_plan
+from ..data.targets import check_classes, check_outputs, standard_scale
 from ..data.weights import apply_policy, balance_classes, mean_one
 from ..models.mlp import compiled_part
 from ..models.stack import Ensemble
@@ -44,25 +46,27 @@ class Callback:
     def restore(self, state):
         for k, v in state.items(): setattr(self, check_name(f'state of {type(self).__name__}', k, self.remembers), v)
 
-# %% ../../nbs/42_train.learner.ipynb #5ef65f6a
+# %% ../../nbs/42_train.learner.ipynb #71428451
 class Learner:
     "Trains an ensemble on events."
     def __init__(self,
         ens:Ensemble,    # one member or many
         recipe,          # fitted; makes tensors of events
-        loss:Callable,   # (output, y) -> (M,B) loss of each event, e.g. `bce`
+        loss:Callable,   # (output, y) -> (M,B) loss of each event, e.g. `bce`; of a regression in units of the target's spread
         *, cbs=(),       # callbacks, in the order in which they act
         metrics=(),      # functions of (prediction, y, w), recorded each epoch on the events that a member left out
         opt:Callable=partial(torch.optim.Adam, lr=1e-3, fused=True), # makes an optimiser of one parameter for each member
         weigh:Callable=balance_classes, # (w, y) -> training weights, for classification
+        scale:Callable=standard_scale, # (y, w) -> `TargetScale`, for regression; `no_scale` to leave targets alone
         negative:str='refuse', # policy for negative weights: 'refuse', 'keep', 'clip' or 'pair'
         seed:int=0,      # of shuffling and of the callbacks' random numbers
     ):
         check_name('policy for negative weights', negative, ('refuse', 'keep', 'clip', 'pair'))
-        self.weigh, self.negative = weigh, negative
+        self.weigh, self.negative, self.make_scale, self.target = weigh, negative, scale, None
         self.ens, self.recipe, self.loss_of, self.cbs, self.metrics, self.make_opt, self.seed = ens, recipe, loss, list(cbs), list(metrics), opt, seed
         self.history, self.plan, self.closed, self.epoch, self.step, self.complete = History(), None, None, 0, 0, False
         self.alive = np.ones(len(ens), bool)
+        if scale is standard_scale and hasattr(loss, 'of'): raise DataError(f'{loss.__name__} is relative to the target, which then may not be shifted: Learner(.., scale=no_scale).')
         owners = [type(cb).__name__ for cb in self.cbs if getattr(cb, 'owns_rate', False)]
         if len(owners) > 1: raise DataError(f'{" and ".join(owners)}: two callbacks that set the learning rate. Keep one.')
         self._use_rows()
@@ -78,20 +82,24 @@ class Learner:
         for cb in self.cbs:
             if hasattr(cb, moment): getattr(cb, moment)(self)
 
-# %% ../../nbs/42_train.learner.ipynb #7c9ea81d
+# %% ../../nbs/42_train.learner.ipynb #070a2fc6
 @patch
 def prepare(self:Learner, events, epochs, bs, plan):
     "Tensors, fold plan and index streams."
     if events.y is None: raise DataError('These events have no label or other target to learn. Name its column in the schema (hepdev-fold: --label).')
+    check_classes(events.y, events.schema.classes)
     w = np.ones(len(events)) if events.w is None else events.w
     classes = events.y if events.schema.classes else None
-    self.plan = plan
+    self.events, self.plan = events, plan
     fold = events.folds(plan.folds)
     check_folds(fold, plan, classes)
     x = self.recipe(events)['flat'].numpy() if self.negative == 'pair' else None
     w = apply_policy(w, self.negative, y=classes, x=x)
     w = self.weigh(w, classes) if classes is not None else mean_one(w)
     self.sample = make_sample(events, self.recipe, w=w).to(self.device)
+    self.target = None if classes is not None else self.make_scale(events.y, w)
+    if self.target: self.sample = replace(self.sample, y=torch.from_numpy(self.target.scaled(events.y)).float().to(self.device))
+    check_outputs(self.sample.y.cpu(), self.outputs(torch.zeros(len(self.ens), 1, dtype=torch.int32, device=self.device)).shape[2:], link=self.loss_of.link, classes=events.schema.classes)
     mine = plan.trains(fold) & (w != 0)
     self.streams = Streams(mine, bs, steps=steps_of_epoch(events, plan.folds, bs), seed=self.seed, ids=self.ens.ids)
     self.norm = torch.tensor([1/w[m].mean() for m in mine], device=self.device).float()[:, None]
@@ -201,7 +209,7 @@ def explain(self:Learner, step, m, index, loss):
     self.loss = torch.full((len(self.ens),), loss)
     self.freeze_broken([m])
 
-# %% ../../nbs/42_train.learner.ipynb #8b3f3cb5
+# %% ../../nbs/42_train.learner.ipynb #182f892f
 @patch
 def outputs(self:Learner,
     index:Tensor, # (M,n) rows of the sample
@@ -227,7 +235,9 @@ def validate(self:Learner):
     out = self.outputs(index) if self.closed is None else self.closed_outputs(index)
     losses = torch.where(w != 0, self.loss_of(out, y), 0.)
     self.record('valid_loss', (losses*w).sum(-1)/w.sum(-1))
-    for metric in self.metrics: self.record(metric.__name__, metric(links[self.loss_of.link](out), y, w))
+    pred = links[self.loss_of.link](out)
+    if self.target: pred, y = self.target.for_link(self.loss_of.link).physical(pred), self.target.physical(y)
+    for metric in self.metrics: self.record(metric.__name__, metric(pred, y, w))
 
 @patch
 def record(self:Learner,
