@@ -10,7 +10,7 @@ _homes = {
     'train.columns': 'Subsample Parametrised', 'train.thresholds': 'BinnedHuber', 'train.gradients': 'ClipGrad Accumulate', 'train.lsuv': 'LSUV', 'train.decorrelate': 'DisCo Pivot',
     'train.faster': 'FastForward', 'ensemble.snapshots': 'Snapshots with_snapshots fge',
     'evaluate.metrics': 'roc_auc', 'evaluate.significance': 'ams best_cut', 'evaluate.uncertainty': 'bootstrap bootstrap_auc bootstrap_ams',
-    'scale.bundle': 'Bundle make_bundle load_bundle', 'scale.job': 'Job run_job', 'physics.simulate': 'simulate_higgs'}
+    'ensemble.bundle': 'Bundle make_bundle load_bundle', 'scale.job': 'Job run_job', 'physics.simulate': 'simulate_higgs'}
 _home = {noun: module for module, nouns in _homes.items() for noun in nouns.split()}
 __all__ = [*_home]
 

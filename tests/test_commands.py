@@ -15,7 +15,7 @@ from hepdev.data.sources import read_table
 from hepdev.ensemble.predict import member_scores
 from hepdev.evaluate.metrics import roc_auc
 from hepdev.physics.simulate import simulate_higgs
-from hepdev.scale.bundle import load_bundle
+from hepdev.ensemble.bundle import load_bundle
 from shell import homes, inside, listing, refused, run
 
 FIGURES = ('roc', 'scores', 'ams', 'history', 'lr_range')

@@ -19,7 +19,7 @@ from hepdev.ensemble.snapshots import Snapshots
 from hepdev.models.heads import mlp
 from hepdev.models.stack import Ensemble
 from hepdev.physics.simulate import simulate_higgs
-from hepdev.scale.bundle import load_bundle
+from hepdev.ensemble.bundle import load_bundle
 from hepdev.scale.job import Job, run_job
 from hepdev.train.average import EMA, RenewedSWA
 from hepdev.train.learner import Callback, Learner

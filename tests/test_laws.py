@@ -25,7 +25,7 @@ from hepdev.models.heads import mlp
 from hepdev.models.stack import Ensemble
 from hepdev.physics.augment import blocks, pose
 from hepdev.physics.simulate import simulate_higgs
-from hepdev.scale.bundle import load_bundle, make_bundle
+from hepdev.ensemble.bundle import load_bundle, make_bundle
 from hepdev.train.augment import Augment
 from hepdev.train.learner import Callback, Learner
 from hepdev.train.losses import bce, cross_entropy, mse, weighted_mean

@@ -27,7 +27,7 @@ from hepdev.evaluate.significance import ams, ams_scan
 from hepdev.evaluate.uncertainty import bootstrap, bootstrap_auc
 from hepdev.models.heads import mlp
 from hepdev.models.stack import Ensemble
-from hepdev.scale.bundle import load_bundle, make_bundle
+from hepdev.ensemble.bundle import load_bundle, make_bundle
 from hepdev.scale.job import Job, run_job
 from hepdev.train.learner import Callback, Learner
 from hepdev.train.losses import bce, cross_entropy, mse, weighted_mean

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['candidates', 'train_candidate', 'measure_candidates', 'against_base']
 
-# %% ../../nbs/97_apply.callbacks.ipynb #adeb24d4
+# %% ../../nbs/97_apply.callbacks.ipynb #9b66534e
 import time
 from functools import partial
 
@@ -15,9 +15,9 @@ import pandas as pd
 from .techniques import outer_folds
 from ..core import check_name
 from ..data.weights import balance_classes
+from ..ensemble.bundle import make_bundle
 from ..evaluate.metrics import log_loss, roc_auc
 from ..evaluate.significance import best_cut
-from ..scale.bundle import make_bundle
 from ..scale.job import Job
 from ..train.augment import Augment
 from ..train.columns import Subsample

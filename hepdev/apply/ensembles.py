@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['variants', 'contests', 'learner_of', 'trial', 'contest', 'against', 'plot_against']
 
-# %% ../../nbs/96_apply.ensembles.ipynb #fdf01950
+# %% ../../nbs/96_apply.ensembles.ipynb #ce2e14fb
 import time
 
 import numpy as np
@@ -14,12 +14,12 @@ import torch
 
 from .techniques import outer_folds
 from ..data.weights import balance_classes
+from ..ensemble.bundle import make_bundle
 from ..ensemble.snapshots import Snapshots, fge, with_snapshots
 from ..evaluate.metrics import log_loss, roc_auc
 from ..models.heads import shared_mlp
 from ..models.shared import each_branch
 from ..models.stack import Ensemble
-from ..scale.bundle import make_bundle
 from ..scale.job import Job
 from ..train.augment import Augment
 from ..train.learner import Learner

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['dijets', 'two_jets', 'resonance_events', 'mass_network', 'score_at', 'scan']
 
-# %% ../../nbs/95_apply.parametrised.ipynb #5e46a880
+# %% ../../nbs/95_apply.parametrised.ipynb #75fc4742
 import numpy as np
 import pandas as pd
 import torch
@@ -14,11 +14,11 @@ from torch import Tensor
 from ..core import DataError
 from ..data.recipe import Imputed, Recipe, Scaled, Without
 from ..data.schema import Column, Events, Schema
+from ..ensemble.bundle import Bundle, make_bundle
 from ..models.heads import mlp
 from ..models.init import generator
 from ..models.stack import Ensemble
 from ..physics.kinematics import boost, delta_phi, mass, pt_eta_phi
-from ..scale.bundle import Bundle, make_bundle
 from ..train.columns import Parametrised, at
 from ..train.learner import Learner
 from ..train.losses import bce

@@ -6,7 +6,7 @@
 __all__ = ['gaps', 'techniques', 'outer_folds', 'cross_validate', 'Technique', 'job_of', 'train_with', 'measure_techniques',
            'summary', 'plot_techniques']
 
-# %% ../../nbs/91_apply.techniques.ipynb #2e41b1eb
+# %% ../../nbs/91_apply.techniques.ipynb #ec908567
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -17,10 +17,10 @@ import pandas as pd
 from ..core import key, mix64
 from ..data.higgsml import challenge_yields
 from ..data.weights import balance_classes
+from ..ensemble.bundle import Bundle, make_bundle
 from ..ensemble.snapshots import Snapshots, with_snapshots
 from ..evaluate.metrics import log_loss, roc_auc
 from ..evaluate.significance import best_cut
-from ..scale.bundle import Bundle, make_bundle
 from ..scale.job import Job, jobs
 from ..train.average import RenewedSWA
 

@@ -77,7 +77,7 @@ def snapshot_ensemble(
 
 # %% ../../nbs/58_ensemble.snapshots.ipynb #81e0bc1e
 def with_snapshots(
-    bundle,          # `hepdev.scale.bundle.Bundle` of a training
+    bundle,          # `hepdev.ensemble.bundle.Bundle` of a training
     taken:Snapshots, # in it
     *, weights:str='equal', # or 'loss'
 ): # `Bundle` of its snapshots
@@ -87,7 +87,7 @@ def with_snapshots(
 
 # %% ../../nbs/58_ensemble.snapshots.ipynb #2385f10a
 def parted(
-    bundle, # `hepdev.scale.bundle.Bundle` of a `shared_mlp`
+    bundle, # `hepdev.ensemble.bundle.Bundle` of a `shared_mlp`
 ):          # the same of an `mlp`; member m's K branches have the numbers m*K, m*K+1...
     "Branches as members that share nothing."
     ens, build = bundle.ens, bundle.ens.build

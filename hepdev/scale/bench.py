@@ -6,7 +6,7 @@
 __all__ = ['machine', 'best_of', 'repeated', 'job_h', 'flop_of_step', 'peak_rate', 'run_lumin', 'against_lumin', 'auc_of_folds',
            'fit_job', 'lumin_auc_of_folds', 'noise', 'growth', 'memory_of_training', 'bootstrap_seconds', 'main']
 
-# %% ../../nbs/89_scale.bench.ipynb #31d6ae39
+# %% ../../nbs/89_scale.bench.ipynb #103c4b46
 import json, os, platform, subprocess, time
 from importlib.metadata import PackageNotFoundError, version
 from itertools import product
@@ -21,12 +21,12 @@ from ..data.foldfile import FoldFile
 from ..data.higgsml import higgs_schema
 from ..data.recipe import Recipe, Scaled
 from ..data.schema import Column, Events, Schema
+from ..ensemble.bundle import make_bundle
 from ..evaluate.metrics import roc_auc
 from ..evaluate.uncertainty import bootstrap_ams, bootstrap_auc
 from ..models.heads import mlp
 from ..models.stack import Ensemble
 from ..physics.simulate import simulate_higgs
-from .bundle import make_bundle
 from .job import Job
 from ..train.learner import Learner
 from ..train.losses import bce

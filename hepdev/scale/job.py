@@ -6,7 +6,7 @@
 __all__ = ['schedules', 'jobs', 'Job', 'make_step', 'make_schedule', 'job_from', 'find_job', 'find_device', 'run_job',
            'stop_if_interrupted', 'hepdev_train']
 
-# %% ../../nbs/82_scale.job.ipynb #8cf14a59
+# %% ../../nbs/82_scale.job.ipynb #002b2c81
 import inspect, json
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -19,12 +19,12 @@ from ..core import DataError, FileError, check_folder, check_name
 from ..data.foldfile import FoldFile
 from ..data.recipe import Recipe, steps
 from ..data.sources import command
+from ..ensemble.bundle import Bundle, load_bundle, make_bundle
 from ..ensemble.snapshots import fge
 from ..evaluate.metrics import mae, roc_auc
 from ..models.heads import mlp
 from ..models.stack import Ensemble
 from ..physics.augment import transforms
-from .bundle import Bundle, load_bundle, make_bundle
 from ..train.augment import Augment
 from ..train.learner import Callback, Learner
 from ..train.losses import bce, cross_entropy, mse

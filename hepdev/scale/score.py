@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['pieces_of', 'scores_of', 'hepdev_predict']
 
-# %% ../../nbs/84_scale.score.ipynb #79f039a2
+# %% ../../nbs/84_scale.score.ipynb #59a520f6
 from pathlib import Path
 
 import pandas as pd
@@ -13,8 +13,8 @@ import pandas as pd
 from ..core import DataError, FileError, check_name, publish
 from ..data.foldfile import FoldFile
 from ..data.sources import command, iter_tables
+from ..ensemble.bundle import Bundle, load_bundle
 from ..ensemble.predict import check_views
-from .bundle import Bundle, load_bundle
 from .job import find_device
 
 # %% ../../nbs/84_scale.score.ipynb #49aee933
