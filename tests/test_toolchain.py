@@ -147,7 +147,8 @@ def test_a_notebook_imports_only_lower_ones():
 
 # What the package imports and calls
 
-whole_modules = {f'hepdev.models.{m}': 'fast_requirements' for m in ('kernel', 'steps')}  # imported only where their extra is installed
+whole_modules = {f'hepdev.models.{m}': 'fast_requirements' for m in ('kernel', 'steps')} | {
+    dotted(p): 'widgets_requirements' for p in modules if p.parent.name == 'widgets'}  # imported only where their extra is installed
 
 def test_third_parties_are_declared():
     dists = packages_distributions()

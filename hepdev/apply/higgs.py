@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['higgs_events', 'carried_threshold', 'higgs_table', 'higgs_figures', 'hepdev_higgs']
 
-# %% ../../nbs/90_apply.higgs.ipynb #165fdd1a
+# %% ../../nbs/90_apply.higgs.ipynb #8067595d
 import time, warnings
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +24,8 @@ from ..evaluate.significance import Cut, ams_scan, best_cut, cut_at_background_e
 from ..evaluate.uncertainty import bootstrap_ams, bootstrap_auc
 from ..physics.simulate import simulate_higgs
 from ..scale.job import Job, find_device, find_job, run_job, stop_if_interrupted
-from ..train.schedule import lr_range
+from ..train.history import plot_history
+from ..train.schedule import lr_range, plot_lr_range
 
 # %% ../../nbs/90_apply.higgs.ipynb #5fc92749
 def higgs_events(
@@ -95,7 +96,7 @@ def _row(who, where, score, y, w, threshold, replicas):
         return with_uncertainty(float(e.value), float(e.error))
     return dict(score=who, events=f'{where} ({len(y)})', AUC=show(bootstrap_auc), AMS='' if threshold is None else show(bootstrap_ams, threshold=threshold))
 
-# %% ../../nbs/90_apply.higgs.ipynb #307ce52e
+# %% ../../nbs/90_apply.higgs.ipynb #06e5b30e
 def higgs_figures(
     folder:Path,   # where to
     events,        # training events
@@ -108,11 +109,11 @@ def higgs_figures(
     "Write ROC, scores, AMS against the cut, loss history and learning-rate test as PNG."
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from hepdev.evaluate.plots import plot_ams, plot_history, plot_lr_range, plot_roc, plot_scores
+    from hepdev.evaluate.plots import plot_ams, plot_roc, plot_scores
     y, w = events.y, events.w
     draw = dict(roc=lambda ax: plot_roc(score, y, w, ax=ax), scores=lambda ax: plot_scores(score, y, w, process=process, log=True, ax=ax),
                 ams=lambda ax: plot_ams(ams_scan(score, y, w), cut, ax=ax), history=lambda ax: plot_history(history, 'valid_loss', ax=ax),
-                lr_range=lambda ax: plot_lr_range(rates.lr, rates.loss, suggestion=rates.suggestion, ax=ax))
+                lr_range=lambda ax: plot_lr_range(rates, ax))
     for name, plot in draw.items():
         fig = Figure(figsize=(6, 4.5), layout='constrained'); FigureCanvasAgg(fig)
         plot(fig.add_subplot())

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['inside', 'moments', 'ahead', 'Callback', 'Learner', 'steps_of_epoch', 'padded', 'usual_folds']
 
-# %% ../../nbs/42_train.learner.ipynb #49b6136b
+# %% ../../nbs/42_train.learner.ipynb #8cc131fa
 import signal, threading, warnings
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -46,7 +46,7 @@ class Callback:
     def restore(self, state):
         for k, v in state.items(): setattr(self, check_name(f'state of {type(self).__name__}', k, self.remembers), v)
 
-# %% ../../nbs/42_train.learner.ipynb #71428451
+# %% ../../nbs/42_train.learner.ipynb #9d1e33b1
 class Learner:
     "Trains an ensemble on events."
     def __init__(self,
@@ -65,7 +65,7 @@ class Learner:
         self.weigh, self.negative, self.make_scale, self.target = weigh, negative, scale, None
         self.ens, self.recipe, self.loss_of, self.cbs, self.metrics, self.make_opt, self.seed = ens, recipe, loss, list(cbs), list(metrics), opt, seed
         self.history, self.plan, self.closed, self.epoch, self.step, self.complete = History(), None, None, 0, 0, False
-        self.alive = np.ones(len(ens), bool)
+        self.alive, self.busy = np.ones(len(ens), bool), threading.Lock()
         if scale is standard_scale and hasattr(loss, 'of'): raise DataError(f'{loss.__name__} is relative to the target, which then may not be shifted: Learner(.., scale=no_scale).')
         owners = [type(cb).__name__ for cb in self.cbs if getattr(cb, 'owns_rate', False)]
         if len(owners) > 1: raise DataError(f'{" and ".join(owners)}: two callbacks that set the learning rate. Keep one.')
@@ -82,7 +82,7 @@ class Learner:
         for cb in self.cbs:
             if hasattr(cb, moment): getattr(cb, moment)(self)
 
-# %% ../../nbs/42_train.learner.ipynb #070a2fc6
+# %% ../../nbs/42_train.learner.ipynb #100bb0e6
 @patch
 def prepare(self:Learner, events, epochs, bs, plan):
     "Tensors, fold plan and index streams."
@@ -247,7 +247,7 @@ def record(self:Learner,
     "Into the history, at the present step."
     self.history.add(self.epoch, self.step, name, [float(v) for v in torch.as_tensor(values).detach()], self.ens.ids)
 
-# %% ../../nbs/42_train.learner.ipynb #11ae0f2e
+# %% ../../nbs/42_train.learner.ipynb #a348d874
 @contextmanager
 def _interruptible(learn):
     "Let an interrupt ask the loop to stop, instead of breaking a step."
@@ -260,7 +260,15 @@ def _interruptible(learn):
     try: yield
     finally: signal.signal(signal.SIGINT, before)
 
-# %% ../../nbs/42_train.learner.ipynb #5c205668
+@patch
+@contextmanager
+def alone(self:Learner):
+    "Refuse to go on while somebody else trains this learner."
+    if not self.busy.acquire(blocking=False): raise DataError('This learner is at work already, in another thread or widget. Wait for that to end, or stop it there.')
+    try: yield
+    finally: self.busy.release()
+
+# %% ../../nbs/42_train.learner.ipynb #f67b9d7f
 def usual_folds(
     members:int, # M
 )->int: # K
@@ -276,12 +284,13 @@ def fit(self:Learner,
 )->History:
     "Train until `epochs` are done, or go on from where an earlier call was interrupted."
     plan = folds if isinstance(folds, FoldPlan) else fold_plan(len(self.ens), folds or usual_folds(len(self.ens)))
-    self.prepare(events, epochs, bs, plan)
-    with _interruptible(self), members_in_threads(self.ens.net), tqdm(total=self.total, initial=self.step, desc='training', unit='step', delay=2, leave=False, disable=None) as bar:
-        self('before_fit')
-        while self.step < self.total and not (self.stop or self.interrupted): self.one_epoch(bar)
-        self.complete = not self.interrupted
-        self('after_fit')
+    with self.alone(), _interruptible(self), members_in_threads(self.ens.net):
+        self.prepare(events, epochs, bs, plan)
+        with tqdm(total=self.total, initial=self.step, desc='training', unit='step', delay=2, leave=False, disable=None) as bar:
+            self('before_fit')
+            while self.step < self.total and not (self.stop or self.interrupted): self.one_epoch(bar)
+            self.complete = not self.interrupted
+            self('after_fit')
     return self.history
 
 # %% ../../nbs/42_train.learner.ipynb #4ffe7180

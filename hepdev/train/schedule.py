@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['shapes', 'Piece', 'ends', 'value_at', 'plot_schedule', 'Rates', 'set_hyper', 'one_cycle', 'steps_down', 'cycles',
-           'warm_up', 'constant', 'RateSweep', 'RateRange', 'smooth', 'lr_range']
+           'warm_up', 'constant', 'RateSweep', 'RateRange', 'smooth', 'range_so_far', 'lr_range', 'plot_lr_range',
+           'use_rate']
 
 # %% ../../nbs/43_train.schedule.ipynb #032a7dbc
 import math
@@ -166,18 +167,19 @@ def constant(
     "Always the same."
     return Rates([Piece(lr, lr, shape='constant', cycle=True)])
 
-# %% ../../nbs/43_train.schedule.ipynb #d3640ee7
+# %% ../../nbs/43_train.schedule.ipynb #4c3ed8aa
 class RateSweep(Callback):
     "Raise the learning rate exponentially over the training and keep each step's losses."
-    def __init__(self, low:float, high:float): self.low, self.high, self.lr, self.loss = low, high, [], []
+    def __init__(self, low:float, high:float, watch=lambda sweep: True): self.low, self.high, self.watch, self.lr, self.loss = low, high, watch, [], []
     def before_step(self, learn):
         self.lr.append(self.low*(self.high/self.low)**(learn.step/max(1, learn.total - 1)))
         set_hyper(learn, lr=self.lr[-1])
     def after_step(self, learn):
         self.loss.append(learn.loss.cpu().numpy())
-        if learn.step > 20 and (np.mean(self.loss[-5:], 0) > 3*self.loss[0]).all(): learn.stop = True
+        exploded = learn.step > 20 and (np.mean(self.loss[-5:], 0) > 3*self.loss[0]).all()
+        if exploded or not self.watch(self): learn.stop = True
 
-# %% ../../nbs/43_train.schedule.ipynb #0fea74c3
+# %% ../../nbs/43_train.schedule.ipynb #a2f425c0
 @dataclass(frozen=True)
 class RateRange:
     "Outcome of a range test."
@@ -189,9 +191,9 @@ class RateRange:
     @property
     def suggestion(self): return self.lowest/2
     @property
-    def mean(self): return self.loss.mean(0)
+    def mean(self): return np.ma.masked_invalid(self.loss).mean(0).filled(np.nan) # (S,) of the members that still learn
     @property
-    def spread(self): return self.loss.std(0, ddof=1) if len(self.loss) > 1 else np.zeros_like(self.lr)
+    def spread(self): return np.ma.masked_invalid(self.loss).std(0, ddof=1).filled(np.nan) if len(self.loss) > 1 else np.zeros_like(self.lr) # (S,)
 
 # %% ../../nbs/43_train.schedule.ipynb #82a3d950
 def smooth(
@@ -204,7 +206,17 @@ def smooth(
     blur = lambda row: np.convolve(row, k)[half:half+len(row)]
     return np.apply_along_axis(blur, -1, x)/blur(np.ones(x.shape[-1]))
 
-# %% ../../nbs/43_train.schedule.ipynb #2e3c9212
+# %% ../../nbs/43_train.schedule.ipynb #cfe26cdf
+def range_so_far(
+    sweep:RateSweep, # under way or over
+)->RateRange:
+    "What a sweep has found; raises `DataError` before it has found anything."
+    loss = smooth(np.array(sweep.loss).T, 4) if sweep.loss else np.full((1, 1), np.nan)
+    lr, mean = np.array(sweep.lr[:len(sweep.loss)]), loss.mean(0)
+    if len(lr) < 10 or np.isnan(mean).all(): raise DataError(f'{len(lr)} steps of a range test tell nothing: it needs 10 with finite losses. Begin at a lower rate, or let it go on.')
+    lowest = int(np.nanargmin(mean))
+    return RateRange(lr, loss, float(lr[np.nanargmin(np.gradient(smooth(mean, 4), np.log(lr))[:lowest+1])]) if lowest else float(lr[0]), float(lr[lowest]))
+
 def lr_range(
     learn:Learner,  # its settings are used; it is not changed
     events,         # training events
@@ -213,15 +225,48 @@ def lr_range(
     steps:int=200,  # batches to get there
     bs:int=256,     # events of a batch
     folds:int=None, # as in `fit`
+    watch=lambda sweep: True, # sees the `RateSweep` after each step; the test ends when it says False
 )->RateRange:
     "Train a fresh copy of the ensemble while the rate rises, each member on its folds."
-    fresh, sweep = Ensemble(learn.ens.build, learn.ens.ids, seed=learn.ens.seed).to(learn.device), RateSweep(low, high)
+    if not 0 < low < high: raise DataError(f'low={low}, high={high}: the rate rises from low to high, both above 0.')
+    fresh, sweep = Ensemble(learn.ens.build, learn.ens.ids, seed=learn.ens.seed).to(learn.device), RateSweep(low, high, watch)
     keep = [cb for cb in learn.cbs if getattr(cb, 'changes_batch', False)]
-    test = Learner(fresh, learn.recipe, learn.loss_of, cbs=[*keep, sweep], opt=learn.make_opt, weigh=learn.weigh, negative=learn.negative, seed=learn.seed)
+    test = Learner(fresh, learn.recipe, learn.loss_of, cbs=[*keep, sweep], opt=learn.make_opt, weigh=learn.weigh, scale=learn.make_scale, negative=learn.negative, seed=learn.seed)
     k = folds or usual_folds(len(fresh))
-    test.fit(events, epochs=steps/steps_of_epoch(events, k, bs), bs=bs, folds=k)
+    with learn.alone(): test.fit(events, epochs=steps/steps_of_epoch(events, k, bs), bs=bs, folds=k)
     if test.interrupted: raise KeyboardInterrupt
-    lr, loss = np.array(sweep.lr[:len(sweep.loss)]), smooth(np.array(sweep.loss).T, 4)
-    slope = np.gradient(smooth(loss.mean(0), 4), np.log(lr))
-    lowest = int(np.nanargmin(loss.mean(0)))
-    return RateRange(lr, loss, float(lr[np.nanargmin(slope[:lowest+1])]), float(lr[lowest]))
+    return range_so_far(sweep)
+
+# %% ../../nbs/43_train.schedule.ipynb #22ceb49b
+def plot_lr_range(
+    found:RateRange,
+    ax=None,       # axes
+    *, chosen:float=None, # learning rate to mark; the suggestion is marked anyway
+    **line,        # style of the mean
+): # axes
+    "Mean loss against learning rate with the spread over members."
+    from hepdev.evaluate.plots import axes_or_new
+    ax, lr, mean, spread = axes_or_new(ax), found.lr, found.mean, found.spread
+    curve, = ax.plot(lr, mean, **{'label': f'mean of {len(found.loss)}'} | line)
+    ax.fill_between(lr, mean - spread, mean + spread, color=curve.get_color(), alpha=0.25, lw=0, label='spread of the members')
+    ax.axvline(found.suggestion, color='k', ls=':', lw=1, label=f'suggestion: {found.suggestion:.2g}')
+    if chosen is not None: ax.axvline(chosen, color='C3', lw=1.5, label=f'chosen: {chosen:.2g}')
+    low, start = np.nanmin(mean - spread), np.nanmax((mean + spread)[:max(len(lr)//4, 1)])
+    ax.set(xscale='log', xlabel='learning rate', ylabel='loss', ylim=(low - 0.1*(start - low), start + 0.5*(start - low)) if start > low else None)
+    ax.legend(fontsize=8, frameon=False)
+    return ax
+
+# %% ../../nbs/43_train.schedule.ipynb #688640ac
+def use_rate(
+    learn:Learner,
+    lr:float, # learning rate
+):
+    "Let `lr` be the highest rate of the learner's schedule, or the rate of its optimiser."
+    if not 0 < lr < np.inf: raise DataError(f'lr={lr}: a learning rate is a number above 0.')
+    with learn.alone():
+        if schedule := next((cb for cb in learn.cbs if isinstance(cb, Rates)), None):
+            factor = lr/max(max(p.start, p.end) for p in schedule.lr)
+            schedule.lr = [replace(p, start=factor*p.start, end=factor*p.end) for p in schedule.lr]
+        else:
+            factor = lr/learn.opt.param_groups[0]['lr']
+            set_hyper(learn, lr=[factor*g['lr'] for g in learn.opt.param_groups])
