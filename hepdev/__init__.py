@@ -9,6 +9,9 @@ _homes = {
     'train.average': 'EMA SWA RenewedSWA', 'train.parameters': 'Freeze RateFactors Decay load_parts', 'train.data': 'Bagging Targets Reweight Smooth Mixup', 'train.significance': 'Significance',
     'train.columns': 'Subsample Parametrised', 'train.thresholds': 'BinnedHuber', 'train.gradients': 'ClipGrad Accumulate', 'train.lsuv': 'LSUV', 'train.decorrelate': 'DisCo Pivot',
     'train.faster': 'FastForward', 'ensemble.snapshots': 'Snapshots with_snapshots fge',
+    'interpret.permute': 'importance', 'interpret.response': 'response response_2d', 'interpret.attribute': 'attribute', 'interpret.hooks': 'recording', 'interpret.embedding': 'embedding_map',
+    'interpret.related': 'correlation blocks uncorrelated', 'interpret.forest': 'forest ranking repeated_ranking', 'interpret.dependence': 'dependence', 'interpret.select': 'removal select', 'interpret.shift': 'shift',
+    'widgets.lr_finder': 'LRFinder', 'widgets.live': 'Live', 'widgets.importance': 'Importance', 'widgets.cut': 'Cut', 'widgets.compare': 'Compare',
     'evaluate.metrics': 'roc_auc', 'evaluate.significance': 'ams best_cut', 'evaluate.uncertainty': 'bootstrap bootstrap_auc bootstrap_ams',
     'ensemble.bundle': 'Bundle make_bundle load_bundle', 'scale.job': 'Job run_job', 'physics.simulate': 'simulate_higgs'}
 _home = {noun: module for module, nouns in _homes.items() for noun in nouns.split()}
@@ -20,7 +23,10 @@ def __getattr__(name):
     "Import a noun when it is first asked for, so that `import hepdev` stays light (PEP 562)."
     if name in _home:
         from importlib import import_module
-        return getattr(import_module(f'.{_home[name]}', __name__), name)
+        try: return getattr(import_module(f'.{_home[name]}', __name__), name)
+        except ModuleNotFoundError as e:
+            if not _home[name].startswith('widgets.'): raise
+            raise ImportError(f"{name} needs {e.name}: pip install 'hepdev[widgets]'.") from e
     if name.startswith('_'): raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from .core import unknown
     raise AttributeError(str(unknown(f'name in {__name__}', name, __all__)))

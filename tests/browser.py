@@ -1,4 +1,5 @@
 """Notebooks as a user sees them: a real JupyterLab and Voila, and a page of headless Chromium."""
+import io
 import json
 import os
 import shutil
@@ -10,7 +11,9 @@ import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 root = Path(__file__).resolve().parent.parent
 flags = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync']
@@ -106,6 +109,14 @@ def says(page, text, n=0, seconds=60):
     expect(panel(page, n)).to_contain_text(text, timeout=1000*seconds)
     return panel(page, n).inner_text()
 
+def settled(page, n=0):
+    "The widget's words, once they have stood still: all that was done has been answered."
+    words, since = None, time.monotonic()
+    while time.monotonic() - since < 0.7:
+        page.wait_for_timeout(50)
+        if (now := panel(page, n).inner_text()) != words: words, since = now, time.monotonic()
+    return words
+
 def figure(page, n=0): return panel(page, n).locator('.jupyter-matplotlib canvas').last
 
 def drag(page, start, end, n=0):
@@ -117,12 +128,13 @@ def drag(page, start, end, n=0):
     page.mouse.move(*at(end), steps=5)
     page.mouse.up()
 
-def pixels(page, n=0):
-    "What the figure looks like."
-    import io
-    import numpy as np
-    from PIL import Image
-    return np.asarray(Image.open(io.BytesIO(figure(page, n).screenshot())).convert('L'), int)
+def pixels(page, n=0, seconds=20):
+    "What the figure looks like, as soon as there is something in it."
+    for _ in range(10*seconds):
+        found = np.asarray(Image.open(io.BytesIO(figure(page, n).screenshot())).convert('L'), int)
+        if found.std() > 5: return found
+        page.wait_for_timeout(100)
+    raise AssertionError('The figure is empty.')
 
 def changed(page, before, n=0, seconds=20):
     "Wait until the figure looks different from before; the share of its pixels that do."
@@ -134,7 +146,9 @@ def changed(page, before, n=0, seconds=20):
     raise AssertionError('The figure did not change.')
 
 def shot(page, name):
-    "A picture for the documentation, where HEPDEV_SHOTS asks for new ones."
-    if os.environ.get('HEPDEV_SHOTS'):
-        (root/'nbs'/'images').mkdir(exist_ok=True)
-        panel(page).screenshot(path=root/'nbs'/'images'/f'{name}.png')
+    "A picture for the documentation, where HEPDEV_SHOTS asks for new ones; few colours keep it small."
+    if not os.environ.get('HEPDEV_SHOTS'): return
+    pixels(page)
+    page.wait_for_timeout(1000)
+    (root/'nbs'/'images').mkdir(exist_ok=True)
+    Image.open(io.BytesIO(panel(page).screenshot())).convert('RGB').quantize(160).save(root/'nbs'/'images'/f'{name}.png', optimize=True)

@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from browser import browser, changed, drag, opened, panel, pixels, press, says, server, shot, write_notebook
+from browser import browser, changed, drag, opened, panel, pixels, press, says, server, settled, shot, write_notebook
 
 toy = '''
 from hepdev import Ensemble, Imputed, Learner, Recipe, SaveBest, Scaled, bce, mlp, one_cycle, roc_auc
@@ -20,14 +20,40 @@ class Slowly(Callback):
 notebooks = dict(
     lr_finder=[toy.format(events=2000), 'from hepdev.widgets.lr_finder import LRFinder\nlearn = learner()\nLRFinder(learn, events, bs=64, steps=200)'],
     live=[toy.format(events=2000) + slowly, 'from hepdev.widgets.live import Live\nLive(learner(Slowly()), events, epochs=8, bs=32)'],
+    cut=["""
+import numpy as np
+from hepdev.evaluate.significance import scale_to
+from hepdev.widgets.cut import Cut
+rng = np.random.default_rng(0)
+process = rng.choice(['Z', 'top', 'W', 'H'], 250_000, p=[0.45, 0.1, 0.1, 0.35])
+y = (process == 'H').astype(int)
+score = 1/(1 + np.exp(-rng.normal(np.select([y == 1, process == 'top'], [2., 1.], 0.), 1)))
+Cut(score, y, scale_to(np.ones(250_000), y, {1: 692., 0: 411_000.}).numpy(), process=process)"""],
+    importance=["""
+from hepdev import Job, make_bundle, simulate_higgs
+from hepdev.data.higgsml import higgs_schema
+from hepdev.widgets.importance import Importance
+table = simulate_higgs(8000, seed=0)
+events = higgs_schema(list(table.columns)).parse(table)
+train = events.take(slice(0, 4000))
+learn = Job(network=dict(width=16, depth=2), members=4, bs=64).learner(train); learn.fit(train, epochs=4, bs=64)
+Importance(make_bundle(learn), events.take(slice(4000, None)))"""],
+    compare=[toy.format(events=6000), """
+from hepdev import Without, make_bundle
+from hepdev.widgets.compare import Compare
+runs = {}
+for name, epochs, steps in (('long', 6, []), ('short', 1, []), ('without x0', 6, [Without('x0')])):
+    recipe = Recipe([*steps, Imputed(), Scaled()]).fit(events.take(slice(0, 3000)))
+    learn = learner(); learn.fit(events.take(slice(0, 3000)), epochs=epochs, bs=64); runs[name] = make_bundle(learn, epochs=epochs)
+Compare(runs, events)"""],
     two=[toy.format(events=2000) + slowly, '''from ipywidgets import VBox
 from hepdev.widgets.live import Live
 learn = learner(Slowly()); VBox([Live(learn, events, epochs=50, bs=32).box, Live(learn, events, epochs=50, bs=32).box])'''],
     wrong=[toy.format(events=2000), 'from hepdev.widgets.lr_finder import LRFinder\nLRFinder(learner(), events.take(events.y == 1))'],
-    left=[toy.format(events=2000) + slowly, '''from pathlib import Path
-from hepdev.widgets.live import Live
+    left=[toy.format(events=2000) + slowly, '''from hepdev.widgets.live import Live
 class Told(Callback):
-    def after_step(self, learn): Path('left.txt').write_text(str(learn.step))
+    def after_step(self, learn):
+        with open('left.txt', 'a') as f: f.write('.')
 live = Live(learner(Slowly(), Told()), events, epochs=1000, bs=32, patience=3)
 live'''])
 
@@ -59,8 +85,7 @@ def test_lr_finder(show):
         first, before = chosen(), pixels(page)
         drag(page, (0.8, 0.5), (0.4, 0.5))
         changed(page, before)
-        page.wait_for_function("t => !document.querySelector('.hepdev-summary').innerText.includes(t)", arg=f'Chosen: {first:.3g},')
-        page.wait_for_timeout(500)
+        settled(page)
         assert 1e-5 < (second := chosen()) < first
         panel(page).get_by_role('slider').focus()
         page.keyboard.press('ArrowRight')
@@ -91,6 +116,68 @@ def test_live(show):
         press(page, 'end')
         assert 'step 0' not in says(page, 'is over')
 
+def waits(page, act, text):
+    "Seconds from what a user does to the words that answer it."
+    start = time.perf_counter()
+    act()
+    page.wait_for_function("t => document.querySelector('.hepdev-summary').innerText.includes(t)", arg=text, polling=5, timeout=20_000)
+    return time.perf_counter() - start
+
+def test_cut(show, record_property):
+    "A cut among 250,000 events: dragged, typed, moved by keys, and the best one."
+    with show('cut') as page:
+        best = pixels(page)
+        assert 'This is the best cut.' in says(page, 'Score ≥')
+        shot(page, 'cut')
+        drag(page, (0.1, 0.25), (0.3, 0.25))
+        assert changed(page, best) > 0.001 and 'The best cut is' in says(page, 'The best cut is')
+        settled(page)
+        dragged = pixels(page)
+        number, seconds = panel(page).get_by_role('spinbutton'), {}
+        number.fill('0.9')
+        seconds['number'] = waits(page, lambda: number.press('Enter'), 'Score ≥ 0.9:')
+        assert changed(page, dragged) > 0.001 and 'signal' in panel(page).locator('.hepdev-table').inner_text()
+        settled(page)
+        panel(page).get_by_role('slider').focus()
+        seconds['key'] = waits(page, lambda: page.keyboard.press('ArrowRight'), 'Score ≥ 0.901')
+        seconds['best'] = waits(page, lambda: press(page, 'best'), 'This is the best cut.')
+        record_property('seconds to react', seconds)
+        print(seconds)
+
+def test_importance(show):
+    "Bars come, are sorted and clicked; a threshold lists what would go; a few columns run again."
+    with show('importance') as page:
+        first = says(page, 'as a function of')
+        column = lambda words: words.split('as a function of ')[1].split()[0]
+        bars = pixels(page)
+        shot(page, 'importance')
+        drag(page, (0.27, 0.5), (0.27, 0.5))
+        changed(page, bars)
+        assert column(settled(page)) != column(first)
+        panel(page).get_by_label('sort by').select_option('name')
+        says(page, 'by name: DER_deltaeta_jet_jet')
+        panel(page).get_by_role('slider').focus()
+        for _ in range(10): page.keyboard.press('ArrowRight')
+        says(page, 'of 30 would be dropped: ')
+        panel(page).get_by_label('run on').select_option(['PRI_met', 'PRI_tau_pt'])
+        press(page, 'run')
+        says(page, 'of 2 would be dropped')
+        panel(page).get_by_label('run on').select_option([])
+        press(page, 'run')
+        says(page, 'Nothing is chosen')
+
+def test_compare(show):
+    "Three runs side by side: histories, ROC curves, differences with errors, scores."
+    with show('compare') as page:
+        assert 'Last valid_loss' in says(page, 'standard errors')
+        curves = pixels(page)
+        shot(page, 'compare')
+        panel(page).get_by_label('history').select_option('roc_auc')
+        says(page, 'Last roc_auc:')
+        assert changed(page, curves) > 0.001
+        panel(page).get_by_label('scores y').select_option('without x0')
+        says(page, 'Scores of without x0')
+
 def test_what_goes_wrong_shows(show):
     with show('wrong') as page:
         press(page, 'run')
@@ -109,7 +196,7 @@ def test_two_widgets_on_one_learner(show):
 def test_closing_the_page_stops_the_work(place, chrome):
     "While the page is open the work goes on longer than patience lasts; after that it ends."
     kind, base, folder = place
-    steps = lambda: int((folder/'left.txt').read_text() or 0)
+    steps = lambda: (folder/'left.txt').stat().st_size
     with opened(chrome, kind, base, 'left.ipynb') as page:
         press(page, 'start')
         says(page, 'runs')

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..core import DataError
 
-# %% ../../nbs/56_ensemble.combine.ipynb #556848a4
+# %% ../../nbs/56_ensemble.combine.ipynb #f5a13d09
 def combine(
     score:np.ndarray, # (M,N) or (M,N,C) of each member
     *, weights=None,  # (M,) of the members; equal if not given
@@ -18,14 +18,14 @@ def combine(
 )->tuple: # mean (N,..), standard deviation over members (N,..), number of members (N,)
     "Weighted mean and spread over the members allowed; NaN where there are none (spread: fewer than two)."
     score = np.asarray(score, np.float64)
-    allowed = np.ones(score.shape[:2], bool) if allowed is None else np.asarray(allowed)
-    n = allowed.sum(0)
-    shape = allowed.shape + (1,)*(score.ndim - 2)
-    w = (allowed*(np.ones(len(score)) if weights is None else np.asarray(weights))[:, None]).reshape(shape)
-    count = n.reshape(shape[1:])
+    weights = np.ones(len(score)) if weights is None else np.asarray(weights, float)
+    w = np.broadcast_to(weights[:, None], score.shape[:2]) if allowed is None else weights[:, None]*np.asarray(allowed)
+    n = (w > 0).sum(0)
+    w, count = (t.reshape(t.shape + (1,)*(score.ndim - 2)) for t in (w, n))
     with np.errstate(invalid='ignore', divide='ignore'):
-        mean = np.where(w > 0, w*score, 0).sum(0)/w.sum(0)
-        variance = np.where(w > 0, w*(score - mean)**2, 0).sum(0)/w.sum(0)*count/(count - 1)
+        share = w/w.sum(0)
+        mean = np.where(count > 0, np.where(w > 0, share*score, 0).sum(0), np.nan)
+        variance = np.where(w > 0, share*(score - mean)**2, 0).sum(0)/(1 - (share**2).sum(0))
     return mean, np.where(count > 1, np.sqrt(variance), np.nan), n
 
 # %% ../../nbs/56_ensemble.combine.ipynb #4bc0addd

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['in_use', 'category_points', 'network_inputs', 'explained', 'read_events', 'event_weights', 'walk_start',
-           'walk_points', 'walk', 'over_members', 'Attribution', 'attribute', 'group_name', 'groups_of_schema',
-           'plot_attribution', 'plot_event', 'plot_swarm']
+           'walk_points', 'walk', 'Attribution', 'attribute', 'group_name', 'groups_of_schema', 'plot_attribution',
+           'plot_event', 'plot_swarm']
 
 # %% ../../nbs/67_interpret.attribute.ipynb #0b53d006
 from collections.abc import Callable
@@ -133,17 +133,6 @@ def walk(
         slope, = torch.autograd.grad(out.sum(), inputs)
     return (slope.unflatten(1, (len(at), end.shape[1]))*share).sum(1)*(end - start)
 
-# %% ../../nbs/67_interpret.attribute.ipynb #fa7b41e7
-def over_members(
-    a:np.ndarray,    # (M,N,...)
-    weights:tuple,   # (M,) of the members; equal if empty
-    allowed=None,    # (M,N) does the member count?
-)->tuple: # mean (N,...), standard deviation (N,...), number of members (N,)
-    "As `combine`; a member of weight 0 is absent, from the spread too."
-    weights = np.asarray(weights or np.ones(len(a)), float)
-    there = np.broadcast_to((weights != 0)[:, None], a.shape[:2])
-    return combine(a, weights=weights, allowed=there if allowed is None else there & allowed)
-
 # %% ../../nbs/67_interpret.attribute.ipynb #bbae97c8
 @dataclass(frozen=True, repr=False)
 class Attribution:
@@ -162,7 +151,7 @@ class Attribution:
         return f'Contributions to the {self.of} of {n} events by {m} members; their sum misses the change by {self.gap():.1g} at most.\n{self.table().head(12).to_string(float_format="%.3f")}'
     __repr__ = __str__
 
-# %% ../../nbs/67_interpret.attribute.ipynb #512d1b5e
+# %% ../../nbs/67_interpret.attribute.ipynb #69b093c7
 @patch
 def gap(self:Attribution)->float:
     "Largest difference between the sum of contributions and the change of the output: what the steps of the integral, and rounding, have lost."
@@ -171,7 +160,7 @@ def gap(self:Attribution)->float:
 @patch
 def combined(self:Attribution)->tuple: # mean (N,G), standard deviation over members (N,G), number of members (N,)
     "Over the members that may judge each event."
-    return over_members(self.each, self.weights, np.isfinite(self.after))
+    return combine(self.each, weights=self.weights or None, allowed=np.isfinite(self.after))
 
 @patch
 def table(self:Attribution)->pd.DataFrame: # a row for each input, largest first
@@ -179,7 +168,7 @@ def table(self:Attribution)->pd.DataFrame: # a row for each input, largest first
     def mean(a): # (M,N,G) -> mean and spread over members, each (G,)
         w = np.isfinite(a)*self.w[:, None]
         with np.errstate(invalid='ignore', divide='ignore'): each = (np.nan_to_num(a)*w).sum(1)/w.sum(1)
-        return over_members(each, self.weights, np.isfinite(each))[:2]
+        return combine(each, weights=self.weights or None, allowed=np.isfinite(each))[:2]
     (size, spread), (sign, _) = mean(np.abs(self.each)), mean(self.each)
     made = pd.DataFrame(dict(size=size, spread=spread, share=size/size.sum(), mean=sign), index=pd.Index(self.names, name='input'))
     return made.sort_values('size', ascending=False, kind='stable')
@@ -287,7 +276,7 @@ def plot_attribution(
     ax.set(xlabel=f'mean |contribution| to the {found.of}', title=f'the {len(table) - top} others: {rest:.0%}' if len(table) > top else '')
     return ax
 
-# %% ../../nbs/67_interpret.attribute.ipynb #34f7545b
+# %% ../../nbs/67_interpret.attribute.ipynb #58dfa087
 def plot_event(
     found:Attribution,
     event:int, # position of the event
@@ -305,7 +294,7 @@ def plot_event(
     order = sorted(range(len(mean)), key=lambda i: (one.names[i].endswith(' others'), -abs(mean[i])))
     label = [one.names[i] + ('' if np.isnan(one.values[0, i]) else f' = {one.values[0, i]:.2f}') for i in order]
     ax = _bars(label, mean[order], spread[order], ax, {'color': ['C3' if mean[i] > 0 else 'C0' for i in order]} | bar)
-    before, after = (over_members(a, found.weights, np.isfinite(one.after))[0][0] for a in (one.before, one.after))
+    before, after = (combine(a, weights=found.weights or None, allowed=np.isfinite(one.after))[0][0] for a in (one.before, one.after))
     ax.axvline(0, color='k', lw=0.8)
     ax.set(xlabel=f'contribution to the {found.of}', title=f'baseline {before:.2f}, event {after:.2f}')
     return ax

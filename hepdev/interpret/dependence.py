@@ -58,7 +58,7 @@ class Dependence:
         return '\n'.join([f'R² of each column by the others, over {self.each.shape[1]} folds:', *rows])
     __repr__ = __str__
 
-# %% ../../nbs/63_interpret.dependence.ipynb #5a29870b
+# %% ../../nbs/63_interpret.dependence.ipynb #c5a155b9
 def target_r2(
     s:Sample,         # from `column_as_target`
     trees:Trees,
@@ -95,7 +95,7 @@ def dependence(
     seed:int=0,
 )->Dependence: # raises `UnknownName`, `DataError`
     "Weighted R2 of each column, predicted by all others."
-    s = fewer(events if isinstance(events, Sample) else sample(events, columns), rows, seed)
+    s = fewer(events if isinstance(events, Sample) else sample(events, columns, target=False), rows, seed)
     if len(s.columns) < 2: raise DataError(f'Only one column, {s.columns[0]!r}: there is no other that could predict it.')
     targets = s.columns if targets is None else [check_name('column', t, s.columns) for t in targets]
     found = {t: target_r2(column_as_target(s, t, kind=kind), trees, folds=folds, who=who, seed=seed) for t in targets}
@@ -103,7 +103,7 @@ def dependence(
     by = pd.DataFrame({t: pd.Series(f[1].mean(0), [n for n in s.columns if n != t]) for t, f in found.items()}).T.reindex(columns=list(s.columns)) if who else None
     return Dependence(tuple(targets), *over_folds(each), each, by)
 
-# %% ../../nbs/63_interpret.dependence.ipynb #91377709
+# %% ../../nbs/63_interpret.dependence.ipynb #b98b691d
 def plot_dependence(
     found:Dependence,
     ax=None,   # axes
@@ -113,7 +113,7 @@ def plot_dependence(
     t = found.table()
     ax = axes_or_new(ax)
     ax.barh(np.arange(len(t)), t.r2.clip(lower=0), xerr=t.error, **{'height': 0.7, 'error_kw': dict(lw=1)} | bar)
-    ax.set_yticks(np.arange(len(t)), t.index, fontsize=8)
+    ax.set_yticks(np.arange(len(t)), t.index, fontsize=8 if len(t) < 20 else 7)
     ax.set(xlabel='R² by the other columns, out of fold', xlim=(0, 1.02), ylim=(len(t) - 0.4, -0.6))
     return ax
 
@@ -128,11 +128,12 @@ def plot_who(
     shown = found.by.loc[order, order + [n for n in found.by if n not in order]]
     im = ax.imshow(shown.to_numpy(float).clip(0), **{'cmap': 'Blues', 'vmin': 0, 'aspect': 'auto'} | image)
     ax.figure.colorbar(im, ax=ax, label='loss of R² without it', fraction=0.05)
-    ax.set_xticks(np.arange(shown.shape[1]), shown.columns, rotation=90, fontsize=8); ax.set_yticks(np.arange(len(shown)), shown.index, fontsize=8)
+    size = 8 if len(shown) < 20 else 7
+    ax.set_xticks(np.arange(shown.shape[1]), shown.columns, rotation=90, fontsize=size); ax.set_yticks(np.arange(len(shown)), shown.index, fontsize=size)
     ax.set(xlabel='predictor', ylabel='predicted')
     return ax
 
-# %% ../../nbs/63_interpret.dependence.ipynb #c47949f8
+# %% ../../nbs/63_interpret.dependence.ipynb #b1daf290
 @dataclass(frozen=True, repr=False)
 class Filtered:
     "What a filter kept, and why the others went."
@@ -153,7 +154,7 @@ def filter_dependence(
     **options,         # of `dependence`
 )->Filtered:
     "Drop what the others predict, the best predicted first, until nothing is above the threshold."
-    s = events if isinstance(events, Sample) else sample(events, columns)
+    s = events if isinstance(events, Sample) else sample(events, columns, target=False)
     for n in protect: check_name('column', n, s.columns)
     asked, dropped, rounds = [n for n in s.columns if n not in protect], {}, []
     while asked and len(s.columns) > 1:

@@ -6,7 +6,7 @@
 __all__ = ['turned_onto', 'aligned', 'EmbeddingMap', 'agreement', 'chance_agreement', 'category_weights', 'embedding_map',
            'plot_embedding', 'entrance_weights', 'Entrance', 'entrance', 'plot_entrance']
 
-# %% ../../nbs/69_interpret.embedding.ipynb #da205125
+# %% ../../nbs/69_interpret.embedding.ipynb #3a8bd303
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,9 +16,10 @@ from torch import Tensor
 
 from ..core import DataError, check_name
 from ..ensemble.bundle import Bundle
+from ..ensemble.combine import combine
 from ..evaluate.metrics import as_tensor, weighted_mean
 from ..evaluate.plots import axes_or_new
-from .attribute import category_points, event_weights, over_members, read_events
+from .attribute import category_points, event_weights, read_events
 from ..models.heads import Network
 from ..models.init import generator
 from ..models.mlp import Layers
@@ -118,7 +119,7 @@ def category_weights(
     "Sum of the weights of each category's events; 0 where negative weights prevail."
     return np.bincount(events.columns(column)[:, 0].astype(int), event_weights(events), n).clip(min=0)
 
-# %% ../../nbs/69_interpret.embedding.ipynb #16d586c1
+# %% ../../nbs/69_interpret.embedding.ipynb #3c767d3c
 def embedding_map(
     bundle:Bundle,
     column:str,  # categorical
@@ -135,7 +136,7 @@ def embedding_map(
     w, p = as_tensor(w/w.sum()), as_tensor(bundle.weights or np.ones(len(tables)))
     turned = aligned(tables, w, p)
     each, shown = _plane(turned, w, p)
-    points, spread, _ = over_members(each.numpy(), tuple(bundle.weights))
+    points, spread, _ = combine(each.numpy(), weights=bundle.weights or None)
     return EmbeddingMap(column, categories, each.numpy(), points, spread, w.numpy(), shown, agreement(turned, w, p), chance_agreement(tables.shape, w, p, seed=seed))
 
 # %% ../../nbs/69_interpret.embedding.ipynb #33e56eb6
@@ -173,7 +174,7 @@ def entrance_weights(
     w = body.branch_tensors()[f'weights.{layer}'].unflatten(0, (len(bundle.ens), -1)).flatten(1, 2) if layers is not body else body.weights[layer]
     return w.detach()[..., :layers.wiring.inputs]
 
-# %% ../../nbs/69_interpret.embedding.ipynb #e69e471f
+# %% ../../nbs/69_interpret.embedding.ipynb #faad18d7
 @dataclass(frozen=True, repr=False)
 class Entrance:
     "How much of each input reaches the neurons of a layer."
@@ -183,7 +184,7 @@ class Entrance:
     layer:object    # which layer
 
     def table(self)->pd.DataFrame: # a row for each input, largest first
-        mean, spread, _ = over_members(self.each, self.weights)
+        mean, spread, _ = combine(self.each, weights=self.weights or None)
         return pd.DataFrame(dict(size=mean, spread=spread), index=pd.Index(self.names, name='input')).sort_values('size', ascending=False, kind='stable')
     def __str__(self): return f'What each input brings to layer {self.layer}, and its spread over {len(self.each)} members.\n{self.table().to_string(float_format="%.3f")}'
     __repr__ = __str__

@@ -66,7 +66,7 @@ class Sample:
         check_folds(fold, fold_plan(k, k), self.y if self.classes else None)
         return fold
 
-# %% ../../nbs/62_interpret.forest.ipynb #79e668d2
+# %% ../../nbs/62_interpret.forest.ipynb #2ba65f40
 def few_bits(
     x,        # any shape
     bits:int, # to keep
@@ -76,24 +76,27 @@ def few_bits(
     return np.ldexp(np.round(m*2**bits)/2**bits, e)
 
 def sample(
-    events,       # `Events` or `FoldFile`, with a target
+    events,       # `Events` or `FoldFile`
     columns=None, # features; None for all
     *, negative='refuse', # policy for negative weights in training: 'refuse' or 'clip'
+    target:bool=True,     # must there be a target?
 )->Sample: # raises `UnknownName`, `DataError`
     "Read events for forests."
     schema, names = events.schema, pick_columns(events.schema, columns)
-    if events.y is None: raise DataError('These events have no target. A forest needs labels, or numbers to predict.')
+    if target and events.y is None: raise DataError('These events have no target. A forest needs labels, or numbers to predict.')
     w = np.ones(len(events)) if events.w is None else check_weights(np.asarray(events.w, np.float64))
     check_name('policy for negative weights of a forest', negative, ('refuse', 'clip'))
     there = w != 0
-    x, y, w = events.columns(names)[there], np.asarray(events.y)[there], w[there]
-    v = few_bits(apply_policy(w, negative, y=y if schema.classes else None), 16)
-    if schema.classes:
+    x, y, w = events.columns(names)[there], np.zeros(there.sum()) if events.y is None else np.asarray(events.y)[there], w[there]
+    if negative == 'refuse' and (w < 0).any(): raise DataError(f"{(w < 0).sum()} of {len(w)} weights are negative, and trees cannot be trained on them. Shrink the positive ones instead: negative='clip', or sample(events, negative='clip') in place of the events.")
+    classed = schema.classes and events.y is not None
+    v = few_bits(apply_policy(w, negative, y=y if classed else None), 16)
+    if classed:
         totals = np.bincount(y, v, minlength=schema.n_classes)
         if (totals <= 0).any(): raise DataError(f'Class {int(totals.argmin())} has no events of positive weight to train on.')
         v = v*few_bits(totals[0]/totals, 12)[y]
     codes = tuple(i for i, n in enumerate(names) if n in schema.categorical)
-    return Sample(tuple(names), x, y, w, v, events.hash[there], schema.classes and schema.n_classes, codes)
+    return Sample(tuple(names), x, y, w, v, events.hash[there], schema.n_classes if classed else None, codes)
 
 def constant_columns(
     s:Sample,

@@ -6,15 +6,15 @@
 __all__ = ['KINDS', 'METHODS', 'weighted_ranks', 'correlation_of', 'correlation', 'correlation_error', 'tree_of',
            'check_threshold', 'blocks', 'plot_correlation', 'plot_dendrogram', 'Thinned', 'uncorrelated']
 
-# %% ../../nbs/60_interpret.related.ipynb #3aba2e00
+# %% ../../nbs/60_interpret.related.ipynb #da943300
 import warnings
 from dataclasses import dataclass
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
 from ..core import DataError, check_name, key, mix64
+from ..evaluate.plots import axes_or_new
 
 # %% ../../nbs/60_interpret.related.ipynb #dffbad39
 def weighted_ranks(
@@ -41,7 +41,7 @@ def correlation_of(
     width = np.sqrt(np.where(np.diag(cov) > 0, np.diag(cov), np.nan))
     return (cov/np.outer(width, width)).clip(-1, 1)
 
-# %% ../../nbs/60_interpret.related.ipynb #77141310
+# %% ../../nbs/60_interpret.related.ipynb #3a119564
 def _matrix(events, columns, rows, seed):
     "Names, values (N,F) with NaN where missing, weights (N,): all of weight other than 0."
     events = events if hasattr(events, 'x') else events.events()
@@ -54,6 +54,7 @@ def _matrix(events, columns, rows, seed):
     if not len(here) or not w[here].sum() > 0: raise DataError(f'{len(here)} events of weight other than 0, {w[here].sum():.4g} in sum: there is nothing to correlate. Is the selection too tight, or the weight the wrong column?')
     return names, events.columns(names, here).astype(float), w[here]
 
+# %% ../../nbs/60_interpret.related.ipynb #15b42d8e
 def _pairwise(x, w, f):
     "f(values, weights, which columns) -> (F,F) for each pattern of missing values, put together."
     out, there = np.full((x.shape[1],)*2, np.nan), ~np.isnan(x)
@@ -68,7 +69,7 @@ def _pairwise(x, w, f):
             out[np.ix_(i, j)], out[np.ix_(j, i)] = block, block.T
     return out
 
-# %% ../../nbs/60_interpret.related.ipynb #28d133be
+# %% ../../nbs/60_interpret.related.ipynb #b5f2af90
 KINDS = ('linear', 'rank')
 
 def correlation(
@@ -88,6 +89,7 @@ def correlation(
     table.attrs['kind'] = kind
     return table
 
+# %% ../../nbs/60_interpret.related.ipynb #2b9ca50f
 def correlation_error(
     table:pd.DataFrame, # as `correlation` gives it
     events,             # the same
@@ -99,7 +101,7 @@ def correlation_error(
     widen = np.sqrt(1 + table**2/2) if table.attrs.get('kind') == 'rank' else 1.
     return (1 - table**2)*widen/np.sqrt(np.maximum(n - 1, 1))
 
-# %% ../../nbs/60_interpret.related.ipynb #610e7903
+# %% ../../nbs/60_interpret.related.ipynb #f3419619
 METHODS = ('average', 'complete', 'single')
 
 def tree_of(
@@ -114,6 +116,7 @@ def tree_of(
     np.fill_diagonal(distance, 0)
     return linkage(squareform((distance + distance.T)/2, checks=False), method)
 
+# %% ../../nbs/60_interpret.related.ipynb #5a88a090
 def check_threshold(
     threshold:float,
 )->float: # `threshold`; raises `DataError`
@@ -135,7 +138,7 @@ def blocks(
     families = [[n for n, l in zip(table.columns, label) if l == k] for k in dict.fromkeys(label)]
     return {' + '.join(f if len(f) < 4 else [*f[:2], f'{len(f) - 2} more']): f for f in families}
 
-# %% ../../nbs/60_interpret.related.ipynb #80564720
+# %% ../../nbs/60_interpret.related.ipynb #79874055
 def plot_correlation(
     table:pd.DataFrame,  # correlation matrix
     ax=None,             # axes
@@ -146,7 +149,7 @@ def plot_correlation(
     from scipy.cluster.hierarchy import leaves_list
     if cluster and len(table) > 2: table = table.iloc[(order := leaves_list(tree_of(table))), order]
     n = len(table)
-    if ax is None: ax = plt.subplots(figsize=(2 + 0.14*n, 1.7 + 0.13*n) if n > 12 else (1.8 + 0.42*n, 1.4 + 0.36*n), layout='constrained')[1]
+    if ax is None: (ax := axes_or_new()).figure.set_size_inches(*((2 + 0.14*n, 1.7 + 0.13*n) if n > 12 else (1.8 + 0.42*n, 1.4 + 0.36*n)))
     shown = ax.imshow(table, **{'cmap': 'RdBu_r', 'vmin': -1, 'vmax': 1} | image)
     size = 8 if n <= 12 else 6
     ax.set_xticks(range(n), table.columns, rotation=90, fontsize=size); ax.set_yticks(range(n), table.index, fontsize=size)
@@ -155,6 +158,7 @@ def plot_correlation(
     ax.figure.colorbar(shown, ax=ax, label=f"{table.attrs.get('kind', '')} correlation".strip(), shrink=0.8)
     return ax
 
+# %% ../../nbs/60_interpret.related.ipynb #5b9eb2f1
 def plot_dendrogram(
     table:pd.DataFrame,     # correlation matrix
     ax=None,                # axes
@@ -164,14 +168,14 @@ def plot_dendrogram(
     "The tree of columns; families above the threshold share a colour."
     from scipy.cluster.hierarchy import dendrogram
     n, cut = len(table), 1 - check_threshold(threshold)
-    if ax is None: ax = plt.subplots(figsize=(5.5, 0.9 + 0.17*n), layout='constrained')[1]
+    if ax is None: (ax := axes_or_new()).figure.set_size_inches(5.5, 0.9 + 0.17*n)
     dendrogram(tree_of(table, method=method), ax=ax, orientation='left', labels=list(table.columns), color_threshold=cut + 1e-9, above_threshold_color='0.6', leaf_font_size=7 if n > 12 else 9)
     ax.axvline(cut, color='k', ls='--', lw=0.8)
     ax.set(xlabel=r'$1-|\rho|$' + f'; dashed: |ρ| = {threshold:g}')
     ax.spines[['top', 'right', 'left']].set_visible(False)
     return ax
 
-# %% ../../nbs/60_interpret.related.ipynb #684bb8ad
+# %% ../../nbs/60_interpret.related.ipynb #6eff51f2
 @dataclass(frozen=True, repr=False)
 class Thinned:
     "What a filter on correlation kept and dropped."
@@ -185,6 +189,7 @@ class Thinned:
         return '\n'.join([f'{len(self.keep)} columns kept, {len(self.drop)} dropped (|correlation| above {self.threshold:g})', *lines])
     __repr__ = __str__
 
+# %% ../../nbs/60_interpret.related.ipynb #a17727d4
 def uncorrelated(
     events,               # `Events` or `FoldFile`
     threshold:float=0.95, # absolute correlation above which one of two is dropped
@@ -209,6 +214,7 @@ def uncorrelated(
             else: keep.append(n)
     return Thinned([n for n in first.columns if n in keep], drop, threshold)
 
+# %% ../../nbs/60_interpret.related.ipynb #465ea76a
 def _ranked(names, ranking):
     "Names in order of merit."
     if ranking is None: return names

@@ -6,19 +6,21 @@
 __all__ = ['grid_of', 'line_shares', 'mean_and_error', 'Response', 'response', 'plot_response', 'Response2D', 'response_2d',
            'plot_response_2d']
 
-# %% ../../nbs/66_interpret.response.ipynb #82eacd53
+# %% ../../nbs/66_interpret.response.ipynb #91536e96
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import torch
+from fastcore.basics import patch
 
 from ..core import DataError, check_name, key, mix64, with_uncertainty
 from ..data.recipe import weighted_quantiles
 from ..data.schema import Schema
 from ..ensemble.bundle import Bundle
 from ..evaluate.plots import axes_or_new, with_unit
-from .permute import Dealer, crossed_variance, judge_events, part_of, point_prediction, truth_events
+from .deal import Dealer, judge_events, part_of, truth_events
+from .permute import crossed_variance, point_prediction
 
 # %% ../../nbs/66_interpret.response.ipynb #d354ca3d
 def grid_of(
@@ -43,7 +45,7 @@ def grid_of(
     if not len(grid) or not np.isfinite(grid).all(): raise DataError(f'points={points}: finite numbers are needed.')
     return grid, grid
 
-# %% ../../nbs/66_interpret.response.ipynb #21c54175
+# %% ../../nbs/66_interpret.response.ipynb #fe8c83fa
 def line_shares(
     bundle:Bundle,
     judging:np.ndarray, # (M,N) bool
@@ -55,6 +57,7 @@ def line_shares(
     if not share.sum() > 1e-9*np.abs(share).sum(): raise DataError(f'The weights of the {int(judging.any(0).sum())} events that a member may judge sum to {share.sum():.4g}; a sum above 0 is needed.')
     return share/share.sum()
 
+# %% ../../nbs/66_interpret.response.ipynb #8d337c03
 def mean_and_error(
     score:np.ndarray, # (P,M,N), anything where a member does not judge
     share:np.ndarray, # (M,N) as `line_shares` gives it
@@ -70,7 +73,7 @@ def mean_and_error(
         for i in range(len(score)): part[i, m] = np.bincount(block, said[i, m], blocks)
     return part.sum((1, 2)), np.sqrt(crossed_variance(part, p))
 
-# %% ../../nbs/66_interpret.response.ipynb #2625a98d
+# %% ../../nbs/66_interpret.response.ipynb #4d47ee19
 @dataclass(frozen=True, repr=False)
 class Response:
     "Score as a function of a column."
@@ -86,10 +89,6 @@ class Response:
     over:str          # what the mean is over
     output:str='score'
 
-    def table(self)->pd.DataFrame: # one row for each value
-        kind = 'share' if self.categorical else 'share below'
-        return pd.DataFrame({self.output: self.value, 'error': self.error, kind: self.share}, index=pd.Index(self.labels, name=with_unit(self.column, self.unit)))
-
     @property
     def categorical(self): return not isinstance(self.labels, np.ndarray)
 
@@ -99,6 +98,13 @@ class Response:
         without = f'; {self.lacking[0]:.1%} lack the column (mean {self.output} {self.lacking[1]:.4g})' if self.lacking[0] else ''
         return f'{self.output} as a function of {self.column}: lowest {say(low)}, highest {say(high)}; over {self.over}{without}'
     __repr__ = __str__
+
+# %% ../../nbs/66_interpret.response.ipynb #0719d9ed
+@patch
+def table(self:Response)->pd.DataFrame: # one row for each value
+    "Mean score, its error and where the events are."
+    kind = 'share' if self.categorical else 'share below'
+    return pd.DataFrame({self.output: self.value, 'error': self.error, kind: self.share}, index=pd.Index(self.labels, name=with_unit(self.column, self.unit)))
 
 # %% ../../nbs/66_interpret.response.ipynb #fba04da3
 def _output(bundle, output):
@@ -116,43 +122,47 @@ def _has(events, columns):
     "Which events have a value in each of the columns?"
     return ~np.any([np.isnan(v) if (v := events.x[c]).dtype.kind == 'f' else np.zeros(len(events), bool) for c in columns], axis=0)
 
-# %% ../../nbs/66_interpret.response.ipynb #951011ce
+# %% ../../nbs/66_interpret.response.ipynb #ba185a42
 class _Asker:
     "Events that have the columns, and what the members say of them with other values."
     def __init__(self, bundle, data, columns, *, rows, seed, views, output):
         for c in columns: check_name('feature', c, bundle.recipe.schema.features)
         events = truth_events(bundle, data, rows=rows, seed=seed, target=False)
-        judging = judge_events(bundle, events, judges=None)
-        if not judging.any(): raise DataError('No member may judge any of these events: all members trained on all of them. Take other events.')
         self.at, self.name = _output(bundle, output)
-        self.bundle, self.dealer, self.part = bundle, Dealer(bundle, events, judging, views=views), part_of(bundle.recipe, columns)
+        self.bundle, self.part = bundle, part_of(bundle.recipe, columns)
+        self.dealer = Dealer(bundle, events, judge_events(bundle, events, judges=None), views=views)
         self.judged, has = self.dealer.judging.any(0), _has(self.dealer.events, columns)
         self.there = has & self.judged
         if not self.there.any(): raise DataError(f"No event that a member may judge has a value of {' and '.join(map(repr, columns))}.")
         self.share = self.shares(self.there)
         left = len(events) - int(self.judged.sum())
-        self.over = f'{int(judging.any(1).sum())} members and {int(self.there.sum())} events' + f' ({left} left out that all members trained on)'*(left > 0) + f', {views} views'*(views > 1)
+        self.over = f'{int(self.dealer.judging.any(1).sum())} members and {int(self.there.sum())} events' + f' ({left} left out that all members trained on)'*(left > 0) + f', {views} views'*(views > 1)
 
-    def shares(self, some):
-        "Weights of members and events, for some events."
-        return line_shares(self.bundle, self.dealer.judging & some, self.dealer.events.w*some)
+# %% ../../nbs/66_interpret.response.ipynb #0a403e23
+@patch
+def shares(self:_Asker, some):
+    "Weights of members and events, for some events."
+    return line_shares(self.bundle, self.dealer.judging & some, self.dealer.events.w*some)
 
-    def pick(self, score):
-        "The output asked about, (M,N)."
-        score = point_prediction(self.bundle, score, (1,)*(self.at is not None))
-        return score if score.ndim == 2 else score[..., self.at]
+@patch
+def pick(self:_Asker, score):
+    "The output asked about, (M,N)."
+    return point_prediction(self.bundle, score) if self.at is None else score[..., self.at]
 
-    def ask(self, values): # column -> value
-        "What the members say (M,N) if all events have these values."
-        ev = self.dealer.events
-        score = self.dealer.scores_with({c: np.full(len(ev), v, ev.x[c].dtype) for c, v in values.items()}, self.part)
-        return self.pick(self.dealer.collect(self.dealer.base) if score is None else score)
+@patch
+def ask(self:_Asker, values): # column -> value
+    "What the members say (M,N) if all events have these values."
+    ev = self.dealer.events
+    score = self.dealer.scores_with({c: np.full(len(ev), v, ev.x[c].dtype) for c, v in values.items()}, self.part)
+    return self.pick(self.dealer.collect(self.dealer.base) if score is None else score)
 
-    def lacking(self):
-        "Share of the weight in events that lack a column, and their mean."
-        gone, w = self.judged & ~self.there, self.dealer.events.w*self.judged
-        if not gone.any(): return 0., np.nan
-        return float(w[gone].sum()/w.sum()), float(mean_and_error(self.pick(self.dealer.collect(self.dealer.base))[None], self.shares(gone), self.dealer.events.hash)[0][0])
+# %% ../../nbs/66_interpret.response.ipynb #6bea8278
+@patch
+def lacking(self:_Asker):
+    "Share of the weight in events that lack a column, and their mean."
+    gone, w, base = self.judged & ~self.there, self.dealer.events.w*self.judged, self.pick(self.dealer.collect(self.dealer.base))
+    if not gone.any(): return 0., np.nan
+    return float(w[gone].sum()/w.sum()), float(mean_and_error(base[None], self.shares(gone), self.dealer.events.hash)[0][0])
 
 def _lines(score, share):
     "Mean over the members that judge an event: (P,M,N) -> (N,P)."

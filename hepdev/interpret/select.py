@@ -222,7 +222,7 @@ def judge_pick(s, left, trees, judge, options):
         rows.append(dict(fold=k, columns_picked=len(names), selected=score_of(left.only(names), fold, k, found, seed), all=score_of(s, fold, k, found, seed)))
     return pd.DataFrame(rows), {n: float(np.mean([n in p for p in picked])) for n in left.columns}
 
-# %% ../../nbs/64_interpret.select.ipynb #4da33323
+# %% ../../nbs/64_interpret.select.ipynb #7356a687
 def plot_selection(
     found:Selection,
     ax=None,   # axes
@@ -232,9 +232,10 @@ def plot_selection(
     t, ax = found.path, axes_or_new(ax)
     ax.errorbar(t.index, -t.behind, t.behind_error, **{'fmt': 'o-', 'ms': 4, 'lw': 1, 'capsize': 2} | point)
     at = t[t.note.str.contains('taken')]
-    ax.plot(at.index, -at.behind, 'o', ms=11, mfc='none', mec='C3', label=f'taken: {at.index[0]} columns, {found.metric} {with_uncertainty(at.score.iloc[0], at.error.iloc[0])}')
+    ax.plot(at.index, -at.behind, 'o', ms=11, mfc='none', mec='C3')
+    ax.set_title(f'taken: {at.index[0]} columns, {found.metric} {with_uncertainty(at.score.iloc[0], at.error.iloc[0])}', fontsize=9)
     ax.axhline(0, color='k', lw=0.6)
     shown = -t.behind[t.behind < 8*max(at.behind.iloc[0] + at.behind_error.iloc[0], t.behind_error.median())]
     ax.set(xlabel='columns', ylabel=f'{found.metric} above the best', xscale='log', ylim=(min(1.3*shown.min(), -1e-4), max(2*t.behind_error.median(), 1e-4)))
-    ax.set_xticks(t.index[::-1], t.index[::-1]); ax.minorticks_off(); ax.legend(frameon=False, fontsize=8, loc='lower right')
+    ax.set_xticks(t.index[::-1], t.index[::-1]); ax.minorticks_off()
     return ax

@@ -4,20 +4,20 @@
 
 # %% auto #0
 __all__ = ['Run', 'read_run', 'flat', 'settings_of', 'differences', 'Comparison', 'check_targets', 'truth_of', 'scores_of',
-           'compare_runs', 'quantities', 'describe_comparison', 'compare_axes', 'plot_compare', 'Stopped', 'Compare',
+           'compare_runs', 'quantities', 'describe_comparison', 'compare_axes', 'plot_compare', 'Compare',
            'shown_tables']
 
-# %% ../../nbs/76_widgets.compare.ipynb #e6ab40d9
+# %% ../../nbs/76_widgets.compare.ipynb #e184f0ba
 import itertools, json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from fastcore.basics import patch
-from ipywidgets import HTML, Button, Dropdown, HBox, IntProgress, Layout
+from ipywidgets import HTML, Button, Dropdown, IntProgress, Layout
 from matplotlib.figure import Figure
 
 from ..core import DataError, check_name, key, with_uncertainty
@@ -53,7 +53,7 @@ def read_run(
     if not isinstance(source, Bundle): raise DataError(f'Run {name!r} is a {type(source).__name__}. Give a bundle, its folder, a learner or a history.')
     return Run(name, History(source.training.get('history', ())).df(), source, settings_of(source))
 
-# %% ../../nbs/76_widgets.compare.ipynb #aeee8bf8
+# %% ../../nbs/76_widgets.compare.ipynb #4733ddbe
 def flat(
     tree,      # dicts and lists with plain values
     name:str='', # of the tree
@@ -68,10 +68,13 @@ def settings_of(
     "What decided how the bundle came out, as far as it remembers."
     build = bundle.ens.build
     known = dict(name=build.name, **build.settings) if hasattr(build, 'settings') else getattr(build, '__name__', type(build).__name__)
-    return flat(dict(members=len(bundle.ens), folds=bundle.plan.folds, seed=bundle.ens.seed, network=known, recipe=[[n, s] for n, s in _steps(bundle.recipe)], columns=len(bundle.recipe.layout.columns),
+    return flat(dict(members=len(bundle.ens), folds=bundle.plan.folds, seed=bundle.ens.seed, network=known, recipe=', '.join(map(_step, bundle.recipe.steps)), columns=len(bundle.recipe.layout.columns),
                      transforms=list(bundle.transforms), link=bundle.link, events=len(bundle.trained_on), complete=bundle.complete, **bundle.notes))
 
-def _steps(recipe): return [(type(s).__name__, {k: v for k, v in vars(s).items() if v not in ((), None)}) for s in recipe.steps]
+def _step(step):
+    "A step of a recipe with what is not left at its default."
+    given = {f.name: getattr(step, f.name) for f in fields(step) if getattr(step, f.name) != f.default} if is_dataclass(step) else {}
+    return type(step).__name__ + (f"({', '.join(f'{k}={v}' for k, v in given.items())})" if given else '')
 
 def differences(
     runs, # of `Run`
@@ -284,11 +287,11 @@ def plot_compare(
 
 def _colors(found): return {r.name: f'C{i % 10}' for i, r in enumerate(found.runs)}
 
-# %% ../../nbs/76_widgets.compare.ipynb #d0c1fd92
+# %% ../../nbs/76_widgets.compare.ipynb #d74b8dd6
 def _plot_histories(found, quantity, ax):
     "One quantity of all runs that recorded it."
     for r in found.runs:
-        if quantity in set(r.history['name']): plot_history(r.history, quantity, ax=ax, color=_colors(found)[r.name], label=r.name, lw=1.6)
+        if quantity in set(r.history['name']): plot_history(r.history, quantity, ax=ax, color=_colors(found)[r.name], label=r.name, lw=1.6, marker='.')
     if quantity is None: ax.set_axis_off()
     else: ax.legend(frameon=False, fontsize=8)
 
@@ -313,14 +316,12 @@ def _plot_pair(found, one, other, ax, points=1500):
     x, y = (found.score[at, found.judged.index(check_name('run with scores', n, found.judged))] for n in (one, other))
     for c, name, color in ((0, 'background', '0.5'), (1, 'signal', 'C3')) if found.bands else ((None, None, 'C0'),):
         here = slice(None) if c is None else found.y[at] == c
-        ax.scatter(x[here], y[here], s=3, alpha=0.4, color=color, lw=0, label=name)
+        ax.scatter(x[here], y[here], s=5, alpha=0.5, color=color, lw=0, label=name)
     ax.axline((x.mean(), x.mean()), slope=1, color='k', lw=0.6, ls=':')
     ax.set(xlabel=f'score of {one}', ylabel=f'score of {other}')
     if found.bands: ax.legend(frameon=False, fontsize=8, markerscale=2, handletextpad=0.1, loc='upper left')
 
-# %% ../../nbs/76_widgets.compare.ipynb #fb593cf7
-class Stopped(Exception): "The work was stopped."
-
+# %% ../../nbs/76_widgets.compare.ipynb #c2e0dcdc
 class Compare:
     "Runs and bundles side by side."
     def __init__(self,
@@ -344,13 +345,19 @@ class Compare:
         self.button.on_click(self.panel.guarded(lambda _: self.stop() if self.job.running else self.run()))
         with self.panel.showing(): self._begin(runs)
 
-    def _repr_mimebundle_(self, **kwargs): return self.box._repr_mimebundle_(**kwargs)
-    def __repr__(self): return getattr(self.panel, 'text', repr(self.panel.error))
-    def stop(self): self.job.stop()
-    def wait(self, seconds=None): self.job.wait(seconds)
-    def close(self): self.stop(); self.box.close()
+# %% ../../nbs/76_widgets.compare.ipynb #a18ba1a3
+@patch
+def _repr_mimebundle_(self:Compare, **kwargs): return self.box._repr_mimebundle_(**kwargs)
+@patch
+def __repr__(self:Compare): return getattr(self.panel, 'text', repr(self.panel.error))
+@patch
+def stop(self:Compare): self.job.stop()
+@patch
+def wait(self:Compare, seconds:float=None): self.job.wait(seconds)
+@patch
+def close(self:Compare): self.stop(); self.box.close()
 
-# %% ../../nbs/76_widgets.compare.ipynb #da44abb8
+# %% ../../nbs/76_widgets.compare.ipynb #b66ac3a9
 @patch
 def _begin(self:Compare, runs):
     "Read the runs, listen, and score."
@@ -372,16 +379,14 @@ def run(self:Compare):
     self.job.start()
     self.button.description, self.button.icon = 'stop', 'stop'
 
+# %% ../../nbs/76_widgets.compare.ipynb #7165bbca
 @patch
 def _score(self:Compare, stopped):
     "In the background."
-    def progress(*done):
-        self.done = done
-        if stopped(): raise Stopped()
-    try: return compare_runs({r.name: r for r in self.found.runs}, self.events, progress=progress, **self.options)
-    except Stopped: return None
+    def progress(*done): self.done = done; self.job.check()
+    return compare_runs({r.name: r for r in self.found.runs}, self.events, progress=progress, **self.options)
 
-# %% ../../nbs/76_widgets.compare.ipynb #4ce3b95f
+# %% ../../nbs/76_widgets.compare.ipynb #3994c2e7
 @patch
 def _look(self:Compare):
     "While it runs, and once when it is over."
@@ -410,6 +415,7 @@ def show(self:Compare):
     self.panel.say(describe_comparison(self.found, **chosen))
     self.panel.draw()
 
+# %% ../../nbs/76_widgets.compare.ipynb #63a67d62
 def shown_tables(
     found:Comparison,
 )->list: # of DataFrame

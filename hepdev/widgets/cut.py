@@ -167,7 +167,7 @@ class CutMark:
         for dot, (x, y) in zip(self.dots, ((threshold, a), (b, e))): dot.set_data([x], [y])
         return worth
 
-# %% ../../nbs/75_widgets.cut.ipynb #a9f174f1
+# %% ../../nbs/75_widgets.cut.ipynb #e3db1336
 def plot_cut(
     score,          # (N,) higher is more like signal
     y,              # (N,) 1 for signal, 0 for background
@@ -186,6 +186,7 @@ def plot_cut(
     CutMark(axes, sorted_yields(score, y, w, process=process), br=br, unc=unc).move(threshold)
     return axes
 
+# %% ../../nbs/75_widgets.cut.ipynb #0fd161e5
 def draw_cut(
     axes:dict, # of `cut_axes`
     score,     # (N,)
@@ -256,7 +257,7 @@ class Cut:
     def __repr__(self): return getattr(self.panel, 'text', repr(self.panel.error))
     def close(self): self.box.close()
 
-# %% ../../nbs/75_widgets.cut.ipynb #6e812602
+# %% ../../nbs/75_widgets.cut.ipynb #4545e01e
 @patch
 def _begin(self:Cut, score, y, w, process, threshold, window, **options):
     "Sort and draw what stays; then listen."
@@ -277,6 +278,7 @@ def _begin(self:Cut, score, y, w, process, threshold, window, **options):
     self.move(self.best.threshold.item() if threshold is None else float(threshold))
     self.figure.draw_without_rendering(); self.figure.set_layout_engine('none')
 
+# %% ../../nbs/75_widgets.cut.ipynb #6f216752
 @patch
 def _changed(self:Cut, change):
     "A control has moved, unless it only rounds in its own way where the cut is already."
@@ -288,6 +290,7 @@ def _drag(self:Cut, ax, x, y):
     efficiency, cuts = self.roc
     self.move(x if ax is not self.axes['roc'] else float(cuts[np.abs(efficiency - x).argmin()]))
 
+# %% ../../nbs/75_widgets.cut.ipynb #619b3441
 @patch
 def move(self:Cut,
     threshold:float, # beyond the scores: the nearest score
@@ -296,10 +299,11 @@ def move(self:Cut,
     if not math.isfinite(threshold): raise DataError(f'A cut at {threshold} selects nothing that is known. Give a number.')
     threshold = min(max(threshold, self.range[0]), self.range[1])
     if threshold == self.threshold: return
-    self.threshold = self.slider.value = threshold
-    self.number.value = float(f'{threshold:.6g}')
-    worth = self.mark.move(threshold)
-    self.yields_html.value = html_table(shown_yields(self.yields.table(threshold)))
-    self.panel.say(describe_cut(self.yields, threshold, worth, self.best, self.area))
-    self.panel.draw()
+    with self.panel.lock:
+        self.threshold = self.slider.value = threshold
+        self.number.value = float(f'{threshold:.6g}')
+        worth = self.mark.move(threshold)
+        self.yields_html.value = html_table(shown_yields(self.yields.table(threshold)))
+        self.panel.say(describe_cut(self.yields, threshold, worth, self.best, self.area))
+        self.panel.draw()
     for call in self.moved: call(threshold)

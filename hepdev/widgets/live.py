@@ -154,12 +154,12 @@ def _train(self:Live, stopped):
             if self.learn.complete: return
     finally: self.learn.cbs.remove(asked)
 
-# %% ../../nbs/73_widgets.live.ipynb #ea9f9754
+# %% ../../nbs/73_widgets.live.ipynb #cca36977
 @patch
 def _look(self:Live):
     "While it runs, and once when it has stopped."
     if self.task == self._train: self.seconds += (now := time.monotonic()) - self.since; self.since = now
-    self._show()
+    with self.panel.lock: self._show()
 
 @patch
 def _show(self:Live):

@@ -17,7 +17,7 @@ from ..train.schedule import lr_range, plot_lr_range, range_so_far, use_rate
 from .background import Background
 from .panel import Panel, on_drag
 
-# %% ../../nbs/72_widgets.lr_finder.ipynb #b54b70aa
+# %% ../../nbs/72_widgets.lr_finder.ipynb #a90d33e8
 class LRFinder:
     "Interactive learning-rate range test of a learner."
     def __init__(self,
@@ -32,18 +32,17 @@ class LRFinder:
     ):
         self.learn, self.events, self.found, self.sweep, self.used = learn, events, None, None, None
         self.settings = dict(low=low, high=high, steps=steps, bs=bs, folds=folds)
-        self.button, self.use_button = Button(description='run', icon='play'), Button(description='use', disabled=True, tooltip='make this the highest rate of the learner')
-        self.progress = IntProgress(max=steps)
+        self.button, self.progress = Button(description='run', icon='play'), IntProgress(max=steps)
         self.slider = FloatLogSlider(description='rate', min=np.log10(low), max=np.log10(high), value=np.sqrt(low*high), step=0.01, disabled=True, readout_format='.2e', layout=Layout(width='380px'))
-        self.figure = Figure(figsize=(6.4, 3.4), layout='constrained')
+        self.use_button = Button(description='use', disabled=True, tooltip='make this the highest rate of the learner')
+        self.figure, self.job = Figure(figsize=(6.4, 3.4), layout='constrained'), Background(self._test, look=self._look, fail=lambda e: self.panel.fail(e), patience=patience)
         self.ax = self.figure.subplots()
-        self.job = Background(self._test, look=self._look, fail=lambda e: self.panel.fail(e), patience=patience)
         self.panel = Panel(self.figure, [[self.button, self.progress], [self.slider, self.use_button]], below=[self.job.pulse], name='Learning-rate range test')
-        self.box = self.panel.box
-        self.button.on_click(self.panel.guarded(lambda _: self.stop() if self.job.running else self.run()))
-        self.use_button.on_click(self.panel.guarded(lambda _: self.use()))
-        self.slider.observe(self.panel.guarded(lambda _: self._show()), 'value')
-        on_drag(self.panel.canvas, self.panel.guarded(self._drag))
+        self.box, on = self.panel.box, self.panel.guarded
+        self.button.on_click(on(lambda _: self.stop() if self.job.running else self.run()))
+        self.use_button.on_click(on(lambda _: self.use()))
+        self.slider.observe(on(lambda _: self._show()), 'value')
+        on_drag(self.panel.canvas, on(self._drag))
         self._show()
 
     def _repr_mimebundle_(self, **kwargs): return self.box._repr_mimebundle_(**kwargs)
@@ -72,17 +71,18 @@ def _test(self:LRFinder, stopped):
         return not stopped()
     return lr_range(self.learn, self.events, watch=watch, **self.settings)
 
-# %% ../../nbs/72_widgets.lr_finder.ipynb #e0ed4e13
+# %% ../../nbs/72_widgets.lr_finder.ipynb #0f9ab5e3
 @patch
 def _look(self:LRFinder):
     "While it runs, and once when it is over."
-    if self.job.running:
-        if self.sweep and len(self.sweep.loss) >= 10: self.found = range_so_far(self.sweep)
-    else:
-        self.button.description, self.button.icon = 'run', 'play'
-        if not self.job.error: self.found, self.slider.disabled, self.use_button.disabled = self.job.result, False, False
-        if self.found: self.slider.value = self.found.suggestion
-    self._show()
+    with self.panel.lock:
+        if self.job.running:
+            if self.sweep and len(self.sweep.loss) >= 10: self.found = range_so_far(self.sweep)
+        else:
+            self.button.description, self.button.icon = 'run', 'play'
+            if not self.job.error: self.found, self.slider.disabled, self.use_button.disabled = self.job.result, False, False
+            if self.found: self.slider.value = self.found.suggestion
+        self._show()
 
 # %% ../../nbs/72_widgets.lr_finder.ipynb #7ed73ff3
 @patch

@@ -16,7 +16,7 @@ from ipywidgets import HTML, HBox, Layout, VBox
 from matplotlib.figure import Figure
 from pandas import DataFrame
 
-# %% ../../nbs/70_widgets.panel.ipynb #3b4cd7e2
+# %% ../../nbs/70_widgets.panel.ipynb #540ef474
 def canvas_of(
     figure:Figure,
 ): # a widget, `ipympl.backend_nbagg.Canvas`
@@ -37,11 +37,10 @@ def on_drag(
     canvas,      # of `canvas_of`
     at:Callable, # is called with axes, x and y in their units
 ):
-    "Call `at` where the mouse button goes down, and wherever it is moved while down."
+    "Call `at` where the mouse button goes down, wherever it is moved while down, and where it comes up: browsers drop moves of a quick hand."
     def moved(event):
         if event.inaxes is not None and event.button == 1: at(event.inaxes, float(event.xdata), float(event.ydata))
-    canvas.mpl_connect('button_press_event', moved)
-    canvas.mpl_connect('motion_notify_event', moved)
+    for kind in ('button_press_event', 'motion_notify_event', 'button_release_event'): canvas.mpl_connect(kind, moved)
 
 # %% ../../nbs/70_widgets.panel.ipynb #8c8463d3
 class Panel:
