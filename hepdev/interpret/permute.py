@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['point_prediction', 'default_metric', 'lower_is_better', 'member_values', 'share_variance', 'crossed_variance',
-           'Importance', 'importance', 'plot_importance']
+           'Importances', 'importance', 'plot_importance']
 
 # %% ../../nbs/62_interpret.permute.ipynb #67ce44c6
 from collections.abc import Callable
@@ -84,9 +84,9 @@ def crossed_variance(
     cells = share_variance(part.reshape(*part.shape[:-2], -1), p.ravel())
     return np.maximum(rows + columns - cells, np.maximum(rows, columns))
 
-# %% ../../nbs/62_interpret.permute.ipynb #cff1fcd2
+# %% ../../nbs/62_interpret.permute.ipynb #843f02a0
 @dataclass(frozen=True, repr=False)
-class Importance:
+class Importances:
     "What the metric loses when a group of columns is dealt out anew."
     names:tuple       # (G,) of the groups
     value:np.ndarray  # (G,) loss of quality, mean over members and deals
@@ -104,16 +104,16 @@ class Importance:
         return '\n'.join([f'{self.metric} {self.baseline:.4g}; lost when dealt out anew:', *rows, f'errors over {self.over}'])
     __repr__ = __str__
 
-# %% ../../nbs/62_interpret.permute.ipynb #0aa30c09
+# %% ../../nbs/62_interpret.permute.ipynb #51fe7cb3
 @patch
-def interval(self:Importance,
+def interval(self:Importances,
     level:float=0.68, # probability
 )->np.ndarray: # (2,G) lower and upper ends
     "Central interval of each group, by Student's t."
     return self.value + np.outer([-1, 1], self.error)*student.ppf((1 + level)/2, self.freedom)
 
 @patch
-def table(self:Importance)->pd.DataFrame: # sorted, most important first
+def table(self:Importances)->pd.DataFrame: # sorted, most important first
     "One row for each group."
     (low, high), n = self.interval(), [len(self.groups[g]) for g in self.names]
     out = pd.DataFrame(dict(importance=self.value, error=self.error, low=low, high=high, columns=n, note=[self.notes.get(g, '') for g in self.names]), index=pd.Index(self.names, name='group'))
@@ -163,7 +163,7 @@ def _deal_all(dealer, groups, deals, lost, progress):
         each.append([f[0] for f in found]); cells.append([f[1] for f in found])
     return each, cells, notes
 
-# %% ../../nbs/62_interpret.permute.ipynb #87360b8c
+# %% ../../nbs/62_interpret.permute.ipynb #339423f8
 def importance(
     bundle:Bundle,
     events,             # `Events`, `FoldFile` or DataFrame, with target
@@ -176,7 +176,7 @@ def importance(
     rows:int=None,      # events to take; None for all
     seed:int=0,
     progress:Callable=None, # called with (done, total) after each deal of each group; what it raises ends the work
-)->Importance: # raises `UnknownName`, `DataError`
+)->Importances: # raises `UnknownName`, `DataError`
     "Permutation importance of columns or groups of columns, for a typical member."
     if shuffles < 1: raise DataError(f'shuffles={shuffles}: at least one is needed.')
     events, groups, metric = truth_events(bundle, events, rows=rows, seed=seed), groups_of(bundle.recipe.schema, groups), metric or default_metric(bundle)
@@ -187,7 +187,7 @@ def importance(
     done = _deal_all(dealer, groups, [deal(dealer.events, pool=pool, shuffle=s, seed=seed) for s in range(shuffles)], lost, progress)
     return _summary(dealer, groups, metric.__name__, _shares(bundle, dealer.judging, dealer.events.w, pool), own, before, *done)
 
-# %% ../../nbs/62_interpret.permute.ipynb #9f86c016
+# %% ../../nbs/62_interpret.permute.ipynb #28782fb1
 def _summary(dealer, groups, metric, p, own, before, each, cells, notes):
     "Means over members and deals, and their errors."
     there = np.where(np.isfinite(before), 0., np.nan)
@@ -198,7 +198,7 @@ def _summary(dealer, groups, metric, p, own, before, each, cells, notes):
     else: variance, freedom = _block_variance(cells, p)
     left = len(dealer.events) - n
     over = f'{(p_members > 0).sum()} members, {n} events and {each.shape[-1]} deals' + (f'; {left} events left out that all members trained on' if left else '')
-    return Importance(tuple(groups), mean(each.mean(-1)), np.sqrt(variance), each, float(mean(before)), metric, groups, freedom, over, notes)
+    return Importances(tuple(groups), mean(each.mean(-1)), np.sqrt(variance), each, float(mean(before)), metric, groups, freedom, over, notes)
 
 def _block_variance(cells, p):
     "Variance of each group over members and blocks that have a value, and its degrees of freedom."
@@ -209,9 +209,9 @@ def _block_variance(cells, p):
     freedom = min(1/(q**2).sum() - 1 for q in (p.sum(0), p.sum(1)) if (q > 0).sum() > 1)
     return crossed_variance(p*np.nan_to_num(cells), p), freedom
 
-# %% ../../nbs/62_interpret.permute.ipynb #ec664ea2
+# %% ../../nbs/62_interpret.permute.ipynb #ea275776
 def plot_importance(
-    found:Importance,
+    found:Importances,
     ax=None,       # axes
     *, top:int=None, # groups to show, the most important ones; all if not given
     **bar,         # style of the bars
