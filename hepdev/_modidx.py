@@ -2036,6 +2036,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                          'hepdev/widgets/importance.py'),
                                            'hepdev.widgets.importance.Importance.show': ( 'widgets.importance.html#importance.show',
                                                                                           'hepdev/widgets/importance.py'),
+                                           'hepdev.widgets.importance.Importance.show_curve': ( 'widgets.importance.html#importance.show_curve',
+                                                                                                'hepdev/widgets/importance.py'),
                                            'hepdev.widgets.importance.Importance.stop': ( 'widgets.importance.html#importance.stop',
                                                                                           'hepdev/widgets/importance.py'),
                                            'hepdev.widgets.importance.Importance.wait': ( 'widgets.importance.html#importance.wait',

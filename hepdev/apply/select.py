@@ -23,7 +23,7 @@ from ..interpret.permute import importance
 from ..interpret.select import path_sizes, smallest
 from ..scale.job import Job, jobs
 
-# %% ../../nbs/98_apply.select.ipynb #3dab7708
+# %% ../../nbs/98_apply.select.ipynb #76d482a4
 def narrowed(
     events:Events,
     columns,       # features to keep
@@ -44,6 +44,7 @@ def safe_transforms(
     mirrors = all({'pt', 'phi', 'eta'} <= set(p) for p in parts if 'eta' in p) and any('eta' in p for p in parts)
     return tuple(n for n in names if (mirrors if n == 'flip_z' else turns))
 
+# %% ../../nbs/98_apply.select.ipynb #2d87a7f0
 def train(
     events:Events,
     job:Job,
@@ -55,7 +56,7 @@ def train(
     learn.fit(events, epochs=job.epochs, bs=job.bs)
     return make_bundle(learn)
 
-# %% ../../nbs/98_apply.select.ipynb #7010ec30
+# %% ../../nbs/98_apply.select.ipynb #c2d48e02
 def units(
     schema:Schema,
 )->dict: # name -> columns
@@ -78,6 +79,7 @@ def loss_of_networks(events, groups, bundle, seed):
 
 ORDERS = dict(forest=gain_of_forest, networks=loss_of_networks)
 
+# %% ../../nbs/98_apply.select.ipynb #bd79bd54
 def along(
     events:Events, # training events
     order:str,     # 'forest' or 'networks'

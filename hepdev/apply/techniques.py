@@ -58,7 +58,7 @@ class Technique:
     average:tuple=()  # settings of `RenewedSWA`; none: no average
     snapshots:bool=False # do the snapshots of the cycles vote?
 
-# %% ../../nbs/91_apply.techniques.ipynb #bd5d6072
+# %% ../../nbs/91_apply.techniques.ipynb #98fd23e7
 gaps = (*Job().steps[:2], ('Imputed', {'rule': 'zero', 'indicator': True}))
 
 techniques = {
@@ -78,6 +78,7 @@ techniques = {
     'small steps': Technique('gaps indicated', dict(bs=128, lr=5e-3)),
     'more networks': Technique('small steps', dict(members=16))}
 
+# %% ../../nbs/91_apply.techniques.ipynb #8c8d1383
 def job_of(
     name:str, # in `techniques`
     **changes, # further settings of `Job`

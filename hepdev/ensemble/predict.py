@@ -70,13 +70,14 @@ def can_score(
     part = compiled_part('steps')
     return part is not None and part.can_compile(ens.net) and link in part.links
 
-# %% ../../nbs/57_ensemble.predict.ipynb #a16397e8
+# %% ../../nbs/57_ensemble.predict.ipynb #38219efe
 def check_views(
     views:int, # or None, which leaves it to the bundle
 ):
     "Raise `DataError` for a number of views that cannot be."
     if views is not None and views < 1: raise DataError(f'views={views}: at least one view, the event itself, is needed.')
 
+# %% ../../nbs/57_ensemble.predict.ipynb #a3e3d0a3
 def member_scores(
     ens:Ensemble,
     recipe,           # fitted

@@ -75,7 +75,7 @@ def explained(
         return out if out.ndim == 2 else out[..., output]
     return value
 
-# %% ../../nbs/68_interpret.attribute.ipynb #5fce5eb7
+# %% ../../nbs/68_interpret.attribute.ipynb #0cb16f01
 def read_events(
     recipe:Recipe, # fitted
     data,          # `Events`, `FoldFile` or DataFrame; no target is needed
@@ -92,6 +92,7 @@ def event_weights(
     check_total(as_tensor(w.sum()), as_tensor(np.abs(w).sum()), 'the events')
     return w
 
+# %% ../../nbs/68_interpret.attribute.ipynb #3f1828e6
 def walk_start(
     bundle:Bundle,
     events,   # `Events` or `FoldFile` to be explained

@@ -58,7 +58,7 @@ class Dependence:
         return '\n'.join([f'R² of each column by the others, over {self.each.shape[1]} folds:', *rows])
     __repr__ = __str__
 
-# %% ../../nbs/64_interpret.dependence.ipynb #c5a155b9
+# %% ../../nbs/64_interpret.dependence.ipynb #b49c0dfe
 def target_r2(
     s:Sample,         # from `column_as_target`
     trees:Trees,
@@ -83,6 +83,7 @@ def fewer(
     if len(s) <= rows: return s
     return s.take(np.argsort(mix64(s.hash ^ np.uint64(key(seed, 'fewer'))), kind='stable')[:rows])
 
+# %% ../../nbs/64_interpret.dependence.ipynb #fb169b06
 def dependence(
     events,           # `Events`, `FoldFile` or `Sample`; labels are not looked at, except that classes weigh the same
     columns=None,     # features; None for all
@@ -103,7 +104,7 @@ def dependence(
     by = pd.DataFrame({t: pd.Series(f[1].mean(0), [n for n in s.columns if n != t]) for t, f in found.items()}).T.reindex(columns=list(s.columns)) if who else None
     return Dependence(tuple(targets), *over_folds(each), each, by)
 
-# %% ../../nbs/64_interpret.dependence.ipynb #b98b691d
+# %% ../../nbs/64_interpret.dependence.ipynb #0ffbfb1b
 def plot_dependence(
     found:Dependence,
     ax=None,   # axes
@@ -117,6 +118,7 @@ def plot_dependence(
     ax.set(xlabel='R² by the other columns, out of fold', xlim=(0, 1.02), ylim=(len(t) - 0.4, -0.6))
     return ax
 
+# %% ../../nbs/64_interpret.dependence.ipynb #098e72be
 def plot_who(
     found:Dependence,
     ax=None,   # axes
@@ -133,7 +135,7 @@ def plot_who(
     ax.set(xlabel='predictor', ylabel='predicted')
     return ax
 
-# %% ../../nbs/64_interpret.dependence.ipynb #b1daf290
+# %% ../../nbs/64_interpret.dependence.ipynb #c142d36c
 @dataclass(frozen=True, repr=False)
 class Filtered:
     "What a filter kept, and why the others went."
@@ -146,6 +148,7 @@ class Filtered:
     def __str__(self): return '\n'.join([f'{len(self.keep)} columns kept, {len(self.dropped)} dropped:', *(f'  {n}: {r}' for n, r in self.dropped.items())])
     __repr__ = __str__
 
+# %% ../../nbs/64_interpret.dependence.ipynb #bb53cef2
 def filter_dependence(
     events,            # `Events`, `FoldFile` or `Sample`
     columns=None,      # features; None for all

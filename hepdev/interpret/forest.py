@@ -66,7 +66,7 @@ class Sample:
         check_folds(fold, fold_plan(k, k), self.y if self.classes else None)
         return fold
 
-# %% ../../nbs/63_interpret.forest.ipynb #2ba65f40
+# %% ../../nbs/63_interpret.forest.ipynb #5afdd9c4
 def few_bits(
     x,        # any shape
     bits:int, # to keep
@@ -75,6 +75,7 @@ def few_bits(
     m, e = np.frexp(np.asarray(x, np.float64))
     return np.ldexp(np.round(m*2**bits)/2**bits, e)
 
+# %% ../../nbs/63_interpret.forest.ipynb #a5f4ca1c
 def sample(
     events,       # `Events` or `FoldFile`
     columns=None, # features; None for all
@@ -175,7 +176,7 @@ def forest(
     s = sample(events, columns, negative=negative)
     return grow(s, quick_trees(s, seed=seed) if trees is None else trees, seed=seed)
 
-# %% ../../nbs/63_interpret.forest.ipynb #7bc4ea6d
+# %% ../../nbs/63_interpret.forest.ipynb #301ed491
 def r2(
     pred,   # (...,N)
     y,      # (...,N) or (N,) target
@@ -197,6 +198,7 @@ def score(
     if s.classes is None: return float(r2(pred.T, s.y.T, s.w).mean())
     return float((roc_auc if s.classes == 2 else auc_multiclass)(pred, s.y, s.w))
 
+# %% ../../nbs/63_interpret.forest.ipynb #b34e9a4c
 def out_of_fold(
     s:Sample,
     trees=Trees(),
@@ -340,7 +342,7 @@ class Repeated:
         return '\n'.join([f'Kept in so many of {len(self.kept)} resamples (noise: {1/(self.probes + 1):.0%}):', *rows])
     __repr__ = __str__
 
-# %% ../../nbs/63_interpret.forest.ipynb #34411f95
+# %% ../../nbs/63_interpret.forest.ipynb #0ac11c0e
 def poisson_of(
     s:Sample,
     *names,  # what tells this draw from others
@@ -350,6 +352,7 @@ def poisson_of(
     edges = np.cumsum([np.exp(-1)/np.prod(np.arange(1, k + 1.)) for k in range(9)])
     return np.searchsorted(edges, u)
 
+# %% ../../nbs/63_interpret.forest.ipynb #925a6415
 def repeated_ranking(
     events,           # `Events`, `FoldFile` or `Sample`
     columns=None,     # features; None for all

@@ -95,7 +95,7 @@ def eliminate(
         kept = sorted(names, key=gain.get, reverse=True)[:size]
         names = tuple(n for n in names if n in kept)
 
-# %% ../../nbs/65_interpret.select.ipynb #b7b56291
+# %% ../../nbs/65_interpret.select.ipynb #e1952c90
 def smallest(
     sizes,           # (P,) numbers of columns
     each:np.ndarray, # (P,K) scores in the folds
@@ -110,6 +110,7 @@ def smallest(
     note = np.full(len(sizes), '', object); note[best] = 'best'; note[at] = 'taken' if at != best else 'best, taken'
     return int(at), pd.DataFrame(dict(score=mean, error=spread, behind=behind, behind_error=error, note=note), index=pd.Index(sizes, name='columns'))
 
+# %% ../../nbs/65_interpret.select.ipynb #be9f5672
 def pick(
     s:Sample,
     trees=None,      # settings of the forests; None for the best of a few on these events
@@ -167,7 +168,7 @@ def report(self:Selection)->str:
     return '\n'.join([*lines, f'Judged on {len(self.judged)} outer folds, which neither order, number of columns nor settings have seen: {found} with {self.judged.columns_picked.mean():.1f} columns on average, '
                       f'{whole} with all {n}; the loss is {with_uncertainty(*self.cost())}.'])
 
-# %% ../../nbs/65_interpret.select.ipynb #d678b509
+# %% ../../nbs/65_interpret.select.ipynb #e2f09422
 def prefilter(
     events,      # `Events` or `FoldFile`
     s:Sample,    # the same, read for forests
@@ -188,6 +189,7 @@ def prefilter(
     if dependence is None or len(s.columns) < 2: return drop
     return drop | filter_dependence(s, threshold=dependence, protect={*protect, *lone} & set(s.columns), seed=seed).dropped
 
+# %% ../../nbs/65_interpret.select.ipynb #adc9ac06
 def select(
     events,          # `Events` or `FoldFile`, with a target
     columns=None,    # features to begin with; None for all

@@ -81,7 +81,7 @@ class Shift:
         return '\n'.join([*lines, f"Different by themselves, adjusted for {len(self.columns)} tests: {by or 'none'}."])
     __repr__ = __str__
 
-# %% ../../nbs/66_interpret.shift.ipynb #c29edc03
+# %% ../../nbs/66_interpret.shift.ipynb #ac087f8b
 def judged_fold(train, test, fit, trees, seed):
     "Scores of one fold, and what the forest loses without each column; None for a model that is not a forest."
     if fit is not None:
@@ -90,6 +90,7 @@ def judged_fold(train, test, fit, trees, seed):
     f, s = grow(sample(train, negative='clip'), trees, seed=seed), sample(test, negative='clip')
     return f.predict(test), drops(f, s, {n: (n,) for n in s.columns}, shuffles=2, seed=seed).mean(1)
 
+# %% ../../nbs/66_interpret.shift.ipynb #869dfdb5
 def shift(
     first,             # `Events` or `FoldFile`
     second,            # the same; labels are not looked at

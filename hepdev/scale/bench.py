@@ -129,7 +129,7 @@ def against_lumin(
                     'scored': test_rows, 'predict s': ours['predict_s'], 'LUMIN predict s': best['predict_s'], 'predict ratio': best['predict_s']/ours['predict_s'], 'step ms': ours['step_ms']})
     return pd.DataFrame(out).round(2)
 
-# %% ../../nbs/89_scale.bench.ipynb #41eaea0a
+# %% ../../nbs/89_scale.bench.ipynb #7b61e902
 def auc_of_folds(
     df:pd.DataFrame, # columns of the challenge
     fit,             # training events -> function of events that scores them
@@ -143,6 +143,7 @@ def auc_of_folds(
         rows.append(dict(fold=f, train_s=time.perf_counter() - start, auc=float(roc_auc(score(test), test.y, test.w))))
     return pd.DataFrame(rows)
 
+# %% ../../nbs/89_scale.bench.ipynb #4cf06ace
 def fit_job(
     job:Job,
     events:Events,  # to train on

@@ -31,7 +31,7 @@ from ..train.losses import bce, cross_entropy, mse
 from ..train.schedule import constant, cycles, one_cycle, warm_up
 from ..train.stop import SaveBest
 
-# %% ../../nbs/82_scale.job.ipynb #33711f47
+# %% ../../nbs/82_scale.job.ipynb #2b09aa39
 @dataclass(frozen=True)
 class Job:
     "What decides a training."
@@ -57,6 +57,7 @@ class Job:
 
     def to_dict(self): return asdict(self) | dict(steps=[[n, s] for n, s in self.steps], augment=list(self.augment), schedule=list(self.schedule))
 
+# %% ../../nbs/82_scale.job.ipynb #3cfa5e77
 def make_step(name, settings):
     "A step of a recipe by its name; raises `UnknownName` for a name or setting that it does not know."
     known = [f.name for f in fields(steps[check_name('step of a recipe', name, steps)])]
@@ -149,7 +150,7 @@ def _resumable(out, job, events):
     if not np.array_equal(old.trained_on, np.unique(events.hash)): raise DataError(f'{out} was trained on other events. Resume with the same file.')
     return old
 
-# %% ../../nbs/82_scale.job.ipynb #2e2f04e3
+# %% ../../nbs/82_scale.job.ipynb #8a5a276f
 def stop_if_interrupted(
     bundle:Bundle,
     out, # folder that it was written to
@@ -159,6 +160,7 @@ def stop_if_interrupted(
     print(f'{out} is incomplete. The same command with --resume goes on.')
     raise KeyboardInterrupt
 
+# %% ../../nbs/82_scale.job.ipynb #ff9b18e5
 @command
 def hepdev_train(
     foldfile:str,           # training events: a fold file

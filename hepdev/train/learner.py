@@ -209,7 +209,7 @@ def explain(self:Learner, step, m, index, loss):
     self.loss = torch.full((len(self.ens),), loss)
     self.freeze_broken([m])
 
-# %% ../../nbs/42_train.learner.ipynb #182f892f
+# %% ../../nbs/42_train.learner.ipynb #62980e3e
 @patch
 def outputs(self:Learner,
     index:Tensor, # (M,n) rows of the sample
@@ -227,6 +227,7 @@ def closed_outputs(self:Learner, index):
     out = torch.from_numpy(self.closed.outputs(index.numpy(), workers=self.ens.net.body.workers))
     return out if self.ens.net.outputs else out[..., 0]
 
+# %% ../../nbs/42_train.learner.ipynb #b69b1f3c
 @patch
 def validate(self:Learner):
     "Record the weighted loss and the metrics over the events that each member left out."

@@ -136,7 +136,7 @@ def steps_down(
     "Constant rates, each a factor below the one before."
     return [Piece(start*factor**(k + 1), start*factor**(k + 1), epochs, 'constant', cycle=True) for k in range(steps)]
 
-# %% ../../nbs/43_train.schedule.ipynb #2eb2ce4a
+# %% ../../nbs/43_train.schedule.ipynb #1df8763c
 def cycles(
     lr:float,           # highest learning rate
     *, low:float=0.01,  # lowest, as a fraction of the highest
@@ -154,6 +154,7 @@ def cycles(
             yield Piece(top, bottom, share=grow**k/(1 if restart else 2), shape=shape, cycle=True)
     return Rates(pieces(lr, lr*low), pieces(momentum[1], momentum[0]))
 
+# %% ../../nbs/43_train.schedule.ipynb #8e816ca5
 def warm_up(
     lr:float,       # learning rate after it
     epochs:float=1, # of going up from nothing
@@ -206,7 +207,7 @@ def smooth(
     blur = lambda row: np.convolve(row, k)[half:half+len(row)]
     return np.apply_along_axis(blur, -1, x)/blur(np.ones(x.shape[-1]))
 
-# %% ../../nbs/43_train.schedule.ipynb #cfe26cdf
+# %% ../../nbs/43_train.schedule.ipynb #a7ebc1d9
 def range_so_far(
     sweep:RateSweep, # under way or over
 )->RateRange:
@@ -217,6 +218,7 @@ def range_so_far(
     lowest = int(np.nanargmin(mean))
     return RateRange(lr, loss, float(lr[np.nanargmin(np.gradient(smooth(mean, 4), np.log(lr))[:lowest+1])]) if lowest else float(lr[0]), float(lr[lowest]))
 
+# %% ../../nbs/43_train.schedule.ipynb #37a8146a
 def lr_range(
     learn:Learner,  # its settings are used; it is not changed
     events,         # training events

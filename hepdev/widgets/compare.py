@@ -53,7 +53,7 @@ def read_run(
     if not isinstance(source, Bundle): raise DataError(f'Run {name!r} is a {type(source).__name__}. Give a bundle, its folder, a learner or a history.')
     return Run(name, History(source.training.get('history', ())).df(), source, settings_of(source))
 
-# %% ../../nbs/77_widgets.compare.ipynb #4733ddbe
+# %% ../../nbs/77_widgets.compare.ipynb #b673521c
 def flat(
     tree,      # dicts and lists with plain values
     name:str='', # of the tree
@@ -71,6 +71,7 @@ def settings_of(
     return flat(dict(members=len(bundle.ens), folds=bundle.plan.folds, seed=bundle.ens.seed, network=known, recipe=', '.join(map(_step, bundle.recipe.steps)), columns=len(bundle.recipe.layout.columns),
                      transforms=list(bundle.transforms), link=bundle.link, events=len(bundle.trained_on), complete=bundle.complete, **bundle.notes))
 
+# %% ../../nbs/77_widgets.compare.ipynb #d56eb19e
 def _step(step):
     "A step of a recipe with what is not left at its default."
     given = {f.name: getattr(step, f.name) for f in fields(step) if getattr(step, f.name) != f.default} if is_dataclass(step) else {}
@@ -287,7 +288,7 @@ def plot_compare(
 
 def _colors(found): return {r.name: f'C{i % 10}' for i, r in enumerate(found.runs)}
 
-# %% ../../nbs/77_widgets.compare.ipynb #d74b8dd6
+# %% ../../nbs/77_widgets.compare.ipynb #31afe1fe
 def _plot_histories(found, quantity, ax):
     "One quantity of all runs that recorded it."
     for r in found.runs:
@@ -302,6 +303,7 @@ def _plot_rocs(found, ax):
         ax.fill_between(found.grid, band.low, band.high, color=_colors(found)[n], alpha=0.25, lw=0)
     ax.set(xscale='log', xlim=(found.grid[0], 1), ylim=(0, 1.02), xlabel='background efficiency', ylabel='signal efficiency')
 
+# %% ../../nbs/77_widgets.compare.ipynb #274fa281
 def _plot_errors(found, ax):
     "How far predictions are from the truth."
     off = found.score - found.y[:, None]

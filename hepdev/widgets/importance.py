@@ -25,7 +25,7 @@ from ..interpret.response import plot_response, response
 from .background import Background
 from .panel import Panel, on_drag
 
-# %% ../../nbs/75_widgets.importance.ipynb #b0c983d5
+# %% ../../nbs/75_widgets.importance.ipynb #7465b75e
 SORTS = ('importance', 'significance', 'name')
 
 def ranking(
@@ -40,6 +40,7 @@ def ranking(
     table['dropped'] = table.importance < threshold
     return table.sort_index(key=lambda names: names.str.lower()) if sort == 'name' else table.sort_values(sort, ascending=False, kind='stable')
 
+# %% ../../nbs/75_widgets.importance.ipynb #9ccb067e
 def plot_ranking(
     found,          # result of `importance`
     response=None,  # of a column, to draw beside it
@@ -143,7 +144,7 @@ def wait(self:Importance, seconds:float=None): self.job.wait(seconds)
 @patch
 def close(self:Importance): self.stop(); self.box.close()
 
-# %% ../../nbs/75_widgets.importance.ipynb #ebef38c9
+# %% ../../nbs/75_widgets.importance.ipynb #ed12df21
 @patch
 def _make_controls(self:Importance):
     "All that can be clicked."
@@ -163,7 +164,7 @@ def _begin(self:Importance, events, rows, seed):
     for ax in self.axes: ax.set_axis_off()
     self.button.on_click(self.panel.guarded(lambda _: self.stop() if self.job.running else self.run()))
     self.grouping.observe(self.panel.guarded(lambda _: self.regroup()), 'value')
-    self.column.observe(self.panel.guarded(lambda _: self.respond()), 'value')
+    self.column.observe(self.panel.guarded(lambda _: self.respond(self.show_curve)), 'value')
     self.sort.observe(self.panel.guarded(lambda _: self.show()), 'value')
     self.threshold.observe(self.panel.guarded(lambda _: self.drop()), 'value')
     on_drag(self.panel.canvas, self.panel.guarded(self._click))
@@ -220,15 +221,18 @@ def _ran(self:Importance, found):
     if self.column.value == '-': self.column.value = found.groups[top][0]
     else: self.respond()
 
-# %% ../../nbs/75_widgets.importance.ipynb #290316ce
+# %% ../../nbs/75_widgets.importance.ipynb #1d394c5f
 @patch
-def respond(self:Importance):
+def respond(self:Importance,
+    show=None, # how to draw it; None: everything anew
+):
     "The response to the chosen column; while importances are being computed it has to wait for its turn."
     if self.job.running: return
     column = self.column.value
-    if column != '-' and column not in self.curves: self.curves[column] = response(self.bundle, self.events, column, views=self.options['views'], seed=self.options['seed'])
-    self.curve = self.curves.get(column)
-    self.show()
+    if column != '-' and column not in self.curves:
+        self.curves[column] = response(self.bundle, self.events, column, points=12, rows=1000, views=self.options['views'], seed=self.options['seed'])
+    both, self.curve = self.curve is not None and column != '-', self.curves.get(column)
+    (show if show and both else self.show)()
 
 @patch
 def _click(self:Importance, ax, x, y):
@@ -246,7 +250,7 @@ def dropped(self:Importance): # names of columns
     table = self._ranking()
     return [c for g in table.index[table.dropped] for c in self.found.groups[g]]
 
-# %% ../../nbs/75_widgets.importance.ipynb #fa5e4458
+# %% ../../nbs/75_widgets.importance.ipynb #b96fc1e2
 @patch
 def _words(self:Importance): return describe_ranking(self.found, self.curve, sort=self.sort.value, threshold=self.threshold.value)
 
@@ -259,6 +263,14 @@ def show(self:Importance):
     plot_ranking(self.found, self.curve, sort=self.sort.value, threshold=self.threshold.value, axes=self.axes)
     self.figure.draw_without_rendering()
     self.figure.set_layout_engine('none')
+    self.drop()
+
+@patch
+def show_curve(self:Importance):
+    "Another response: the bars stay, but for which is bold."
+    self.axes[1].clear(); self.axes[1].set_axis_on()
+    plot_response(self.curve, self.axes[1])
+    for label, group in zip(self.axes[0].get_yticklabels(), self._ranking().index): label.set_fontweight('bold' if self.curve.column in self.found.groups[group] else 'normal')
     self.drop()
 
 @patch

@@ -122,7 +122,7 @@ def pause(self:Live):
     "Stop after the step under way; `start` goes on from there."
     self.job.stop()
 
-# %% ../../nbs/74_widgets.live.ipynb #b5ec85fe
+# %% ../../nbs/74_widgets.live.ipynb #674bce34
 @patch
 def end(self:Live):
     "Stop for good, as if the step under way, or the last one before the pause, had been the last of the training."
@@ -138,6 +138,7 @@ def peek(self:Live):
     self.task = lambda stopped: self._peek()
     self.job.start()
 
+# %% ../../nbs/74_widgets.live.ipynb #ba24c57b
 @patch
 def _peek(self:Live): self.wish, self.seen = None, peek(self.learn, self.events)
 
