@@ -207,13 +207,14 @@ def smooth(
     blur = lambda row: np.convolve(row, k)[half:half+len(row)]
     return np.apply_along_axis(blur, -1, x)/blur(np.ones(x.shape[-1]))
 
-# %% ../../nbs/43_train.schedule.ipynb #a7ebc1d9
+# %% ../../nbs/43_train.schedule.ipynb #cbea5a53
 def range_so_far(
     sweep:RateSweep, # under way or over
 )->RateRange:
     "What a sweep has found; raises `DataError` before it has found anything."
-    loss = smooth(np.array(sweep.loss).T, 4) if sweep.loss else np.full((1, 1), np.nan)
-    lr, mean = np.array(sweep.lr[:len(sweep.loss)]), loss.mean(0)
+    steps = len(sweep.loss) # more may come while this looks
+    loss = smooth(np.array(sweep.loss[:steps]).T, 4) if steps else np.full((1, 1), np.nan)
+    lr, mean = np.array(sweep.lr[:steps]), loss.mean(0)
     if len(lr) < 10 or np.isnan(mean).all(): raise DataError(f'{len(lr)} steps of a range test tell nothing: it needs 10 with finite losses. Begin at a lower rate, or let it go on.')
     lowest = int(np.nanargmin(mean))
     return RateRange(lr, loss, float(lr[np.nanargmin(np.gradient(smooth(mean, 4), np.log(lr))[:lowest+1])]) if lowest else float(lr[0]), float(lr[lowest]))
