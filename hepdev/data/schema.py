@@ -334,7 +334,7 @@ def _spectator(values):
     if values.dtype.kind != 'O': return values
     return np.where(pd.isna(values), '', values).astype(str)
 
-# %% ../../nbs/11_data.schema.ipynb #5fb0ff95
+# %% ../../nbs/11_data.schema.ipynb #75c42e50
 @patch
 def parse(self:Schema,
     df,                  # DataFrame or dict of columns, (N,) each; column order is free and other columns are ignored
@@ -349,6 +349,14 @@ def parse(self:Schema,
     x = {c.name: self._column(df, c, source, entry) for c in self.columns if c.name not in lost}
     y, w = ((self._truth if target else self._try_truth)(df, what, source, entry) for what in ('target', 'weight'))
     return Events(self, x, y, w, self._identity(df, lost, source, entry))
+
+@patch
+def read(self:Schema,
+    data,                # DataFrame or dict of columns; or `Events` or `FoldFile`, which are handed back
+    *, target:bool=True, # as for `parse`
+): # `Events` or `FoldFile`
+    "Events of a table; events as they are."
+    return self.parse(data, target=target) if isinstance(data, (pd.DataFrame, dict)) else data
 
 @patch
 def _column(self:Schema, df, c, source, entry):

@@ -54,14 +54,14 @@ def make_bundle(
     return Bundle(learn.ens, learn.recipe, learn.plan, learn.loss_of.link, np.unique(learn.sample.hash), transforms,
                   complete=learn.complete, training=learn.state(), notes=notes, target=learn.target)
 
-# %% ../../nbs/59_ensemble.bundle.ipynb #fbc6e988
+# %% ../../nbs/59_ensemble.bundle.ipynb #0eb3e3d2
 def _as_events(data, schema):
     "Events of a DataFrame, of an array whose columns are the schema's features, or of anything that already reads like events."
     if isinstance(data, np.ndarray):
         if data.ndim != 2 or data.shape[1] != len(schema.features):
             raise DataError(f'An array of shape {data.shape} cannot be read: expected (events, {len(schema.features)}), in the order {schema.features}.')
         data = pd.DataFrame(data, columns=schema.features)
-    return schema.parse(data, target=False) if isinstance(data, (pd.DataFrame, dict)) else data
+    return schema.read(data, target=False)
 
 # %% ../../nbs/59_ensemble.bundle.ipynb #a49d0e28
 @patch

@@ -6,7 +6,7 @@
 __all__ = ['turned_onto', 'aligned', 'EmbeddingMap', 'agreement', 'chance_agreement', 'category_weights', 'embedding_map',
            'plot_embedding', 'entrance_weights', 'Entrance', 'entrance', 'plot_entrance']
 
-# %% ../../nbs/70_interpret.embedding.ipynb #3a8bd303
+# %% ../../nbs/70_interpret.embedding.ipynb #9b4fd4ed
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,7 @@ from ..ensemble.bundle import Bundle
 from ..ensemble.combine import combine
 from ..evaluate.metrics import as_tensor, weighted_mean
 from ..evaluate.plots import axes_or_new
-from .attribute import category_points, event_weights, read_events
+from .attribute import category_points, event_weights
 from ..models.heads import Network
 from ..models.init import generator
 from ..models.mlp import Layers
@@ -119,7 +119,7 @@ def category_weights(
     "Sum of the weights of each category's events; 0 where negative weights prevail."
     return np.bincount(events.columns(column)[:, 0].astype(int), event_weights(events), n).clip(min=0)
 
-# %% ../../nbs/70_interpret.embedding.ipynb #3c767d3c
+# %% ../../nbs/70_interpret.embedding.ipynb #00b00c59
 def embedding_map(
     bundle:Bundle,
     column:str,  # categorical
@@ -132,7 +132,7 @@ def embedding_map(
         raise DataError('The network has no embedding that can be seen here. For tables of your own: aligned(tables).' if codes else 'The recipe has no categorical column, so nothing is embedded.')
     j = codes.index(check_name('categorical column', column, codes))
     tables, categories = net.embedding.tables[j].detach().cpu().double(), bundle.recipe.schema[column].categories
-    w = np.ones(len(categories)) if events is None else category_weights(read_events(bundle.recipe, events), column, len(categories))
+    w = np.ones(len(categories)) if events is None else category_weights(bundle.recipe.schema.read(events, target=False), column, len(categories))
     w, p = as_tensor(w/w.sum()), as_tensor(bundle.weights or np.ones(len(tables)))
     turned = aligned(tables, w, p)
     each, shown = _plane(turned, w, p)
@@ -189,14 +189,14 @@ class Entrance:
     def __str__(self): return f'What each input brings to layer {self.layer}, and its spread over {len(self.each)} members.\n{self.table().to_string(float_format="%.3f")}'
     __repr__ = __str__
 
-# %% ../../nbs/70_interpret.embedding.ipynb #58777611
+# %% ../../nbs/70_interpret.embedding.ipynb #d395a688
 def entrance(
     bundle:Bundle,
     events,     # `Events`, `FoldFile` or DataFrame: how much the inputs vary
     *, layer=0, # number of the layer, or name of the weight matrix of a network of one's own
 )->Entrance:
     "Spread that each input brings to a layer: weights times the weighted standard deviation of what they wait for."
-    events = read_events(bundle.recipe, events)
+    events = bundle.recipe.schema.read(events, target=False)
     matrix, layout, w, x = entrance_weights(bundle, layer).cpu().double(), bundle.recipe.layout, as_tensor(event_weights(events)), bundle.recipe(events)
     variance = lambda t: weighted_mean((t - weighted_mean(t, w)[..., None])**2, w).clamp(min=0)  # (...,N) -> (...)
     n, names = len(layout.columns), layout.columns

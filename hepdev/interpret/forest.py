@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['pick_columns', 'Sample', 'few_bits', 'sample', 'constant_columns', 'Trees', 'Forest', 'grow', 'forest', 'r2',
-           'score_name', 'score', 'out_of_fold', 'quick_trees', 'givers', 'drops', 'Ranking', 'over_folds', 'ranking',
-           'plot_ranking', 'Repeated', 'poisson_of', 'repeated_ranking']
+           'score_name', 'score', 'out_of_fold', 'fewer', 'quick_trees', 'givers', 'drops', 'Ranking', 'over_folds',
+           'ranking', 'plot_ranking', 'Repeated', 'repeated_ranking']
 
-# %% ../../nbs/63_interpret.forest.ipynb #9a1e85bb
+# %% ../../nbs/63_interpret.forest.ipynb #936dc7c9
 import warnings
 from dataclasses import dataclass, replace
 from itertools import product
@@ -21,6 +21,8 @@ from ..data.folds import check_folds, fold_plan
 from ..data.schema import Schema
 from ..data.weights import apply_policy, check_weights
 from ..evaluate.metrics import as_events, auc_multiclass, roc_auc, weighted_mean
+from .deal import by_weight
+from ..train.data import bag_counts, uniform_of
 
 # %% ../../nbs/63_interpret.forest.ipynb #3609f229
 def pick_columns(
@@ -213,7 +215,16 @@ def out_of_fold(
         pred[fold == k] = p
     return pred, np.array([score(pred[fold == k], s.take(fold == k)) for k in range(folds)]), fold
 
-# %% ../../nbs/63_interpret.forest.ipynb #9e19e2c3
+# %% ../../nbs/63_interpret.forest.ipynb #0ca2208d
+def fewer(
+    s:Sample,
+    rows:int, # at most so many events
+    *names,   # seed and name of the choice
+)->Sample:
+    "Some of the events, chosen by their identity."
+    if len(s) <= rows: return s
+    return s.take(np.argsort(mix64(s.hash ^ np.uint64(key(*names))), kind='stable')[:rows])
+
 def quick_trees(
     s:Sample,
     *, leaves=(3e-4, 1e-3, 3e-3, 1e-2, 3e-2), # least share of the weight in a leaf
@@ -224,22 +235,20 @@ def quick_trees(
     seed:int=0,
 )->Trees:
     "Settings with the best cross-validated score among a few."
-    some = s.take(np.argsort(mix64(s.hash ^ np.uint64(key(seed, 'trials'))), kind='stable')[:rows]) if len(s) > rows else s
+    some = fewer(s, rows, seed, 'trials')
     trial = lambda leaf, share: out_of_fold(some, Trees(max(number//2, 1), leaf, share), folds=folds, seed=seed)[1].mean()
     leaf = max(leaves, key=lambda l: trial(l, shares[0]))
     best = max((t for t in product((leaf,), shares)), key=lambda t: trial(*t))
     return Trees(number, *best)
 
-# %% ../../nbs/63_interpret.forest.ipynb #09aea78f
+# %% ../../nbs/63_interpret.forest.ipynb #7f757665
 def givers(
     s:Sample,
     *names, # numbers or words that tell this draw from others
 )->np.ndarray: # (N,) positions
     "For each event another one to take values from, drawn in proportion to the training weight."
     order = np.argsort(s.hash, kind='stable')
-    u = mix64(s.hash ^ np.uint64(key('givers', *names)))/2.**64
-    upto = s.v[order].cumsum()
-    return order[np.searchsorted(upto, u*upto[-1], side='right').clip(max=len(s) - 1)]
+    return order[by_weight(s.v[order], uniform_of(s.hash, 'givers', *names))]
 
 def drops(
     f:Forest,
@@ -342,17 +351,7 @@ class Repeated:
         return '\n'.join([f'Kept in so many of {len(self.kept)} resamples (noise: {1/(self.probes + 1):.0%}):', *rows])
     __repr__ = __str__
 
-# %% ../../nbs/63_interpret.forest.ipynb #0ac11c0e
-def poisson_of(
-    s:Sample,
-    *names,  # what tells this draw from others
-)->np.ndarray: # (N,) how often each event is drawn, mean 1; the same for twins
-    "Poisson numbers by the identity of the events."
-    u = mix64(s.hash ^ np.uint64(key('drawn', *names)))/2.**64
-    edges = np.cumsum([np.exp(-1)/np.prod(np.arange(1, k + 1.)) for k in range(9)])
-    return np.searchsorted(edges, u)
-
-# %% ../../nbs/63_interpret.forest.ipynb #925a6415
+# %% ../../nbs/63_interpret.forest.ipynb #682ef06c
 def repeated_ranking(
     events,           # `Events`, `FoldFile` or `Sample`
     columns=None,     # features; None for all
@@ -365,7 +364,7 @@ def repeated_ranking(
     s, kept, each = events if isinstance(events, Sample) else sample(events, columns), [], []
     names = (*s.columns, *(f'probe {i}' for i in range(probes)))
     for r in range(rounds):
-        rng, drawn = np.random.default_rng(key(seed, 'probes', r)), poisson_of(s, seed, r)
+        rng, drawn = np.random.default_rng(key(seed, 'probes', r)), bag_counts(s.hash, 'drawn', seed, r)
         noise = [s.x[givers(s, seed, r, i), rng.integers(len(s.columns))] for i in range(probes)]
         t = replace(s, columns=names, x=np.column_stack([s.x, *noise]), v=s.v*drawn)
         f, test = grow(t.take(drawn > 0), trees, seed=key(seed, r)), t.take(drawn == 0)

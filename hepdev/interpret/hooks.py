@@ -6,7 +6,7 @@
 __all__ = ['visible', 'layer_by_layer', 'Recording', 'recording', 'activations', 'Activity', 'layer_activity', 'activity',
            'plot_activity']
 
-# %% ../../nbs/69_interpret.hooks.ipynb #7224f380
+# %% ../../nbs/69_interpret.hooks.ipynb #189bf296
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ from ..core import DataError, check_name
 from ..ensemble.bundle import Bundle
 from ..evaluate.metrics import as_tensor, weighted_mean
 from ..evaluate.plots import axes_or_new
-from .attribute import event_weights, in_use, read_events
+from .attribute import event_weights, in_use
 from ..models.mlp import Layers
 from ..models.shared import SharedLayers
 from ..models.stack import Ensemble, Stacked
@@ -133,7 +133,7 @@ def recording(
         if seen.looped: net.mapped = mapped
         for h in hooks: h.remove()
 
-# %% ../../nbs/69_interpret.hooks.ipynb #9aa52302
+# %% ../../nbs/69_interpret.hooks.ipynb #6af5939c
 def activations(
     bundle:Bundle,
     events,  # `Events`, `FoldFile` or DataFrame: N events
@@ -142,7 +142,7 @@ def activations(
     "What parts of the network hand on, for all members, in use."
     known = visible(bundle.ens)
     names = names or tuple(n for n, (_, i) in known.items() if i is not None) or tuple(known)
-    events = read_events(bundle.recipe, events)
+    events = bundle.recipe.schema.read(events, target=False)
     event_weights(events)
     with torch.no_grad(), in_use(bundle.ens), recording(bundle.ens, *names) as seen:
         for first in range(0, len(events), 1024):

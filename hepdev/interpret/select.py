@@ -6,7 +6,7 @@
 __all__ = ['Removal', 'removal', 'score_of', 'path_sizes', 'eliminate', 'smallest', 'pick', 'Selection', 'prefilter', 'select',
            'judge_pick', 'plot_selection']
 
-# %% ../../nbs/65_interpret.select.ipynb #d959b8d3
+# %% ../../nbs/65_interpret.select.ipynb #5b20147d
 import time
 from dataclasses import dataclass
 
@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 
-from ..core import DataError, check_name, key, with_uncertainty
+from ..core import DataError, check_name, with_uncertainty
 from ..evaluate.plots import axes_or_new
-from .dependence import fewer, filter_dependence
-from .forest import Sample, Trees, constant_columns, grow, over_folds, quick_trees, sample, score, score_name
+from .dependence import filter_dependence
+from .forest import Sample, Trees, constant_columns, fewer, grow, over_folds, quick_trees, sample, score, score_name
 from .related import uncorrelated
 
 # %% ../../nbs/65_interpret.select.ipynb #402e546c
@@ -189,7 +189,7 @@ def prefilter(
     if dependence is None or len(s.columns) < 2: return drop
     return drop | filter_dependence(s, threshold=dependence, protect={*protect, *lone} & set(s.columns), seed=seed).dropped
 
-# %% ../../nbs/65_interpret.select.ipynb #adc9ac06
+# %% ../../nbs/65_interpret.select.ipynb #28dba250
 def select(
     events,          # `Events` or `FoldFile`, with a target
     columns=None,    # features to begin with; None for all
@@ -205,7 +205,7 @@ def select(
     seed:int=0,
 )->Selection: # raises `UnknownName`, `DataError`
     "The smallest set of columns that is as good as the best, and what it costs."
-    start, s = time.perf_counter(), fewer(sample(events, columns, negative=negative), rows, seed)
+    start, s = time.perf_counter(), fewer(sample(events, columns, negative=negative), rows, seed, 'fewer')
     for n in protect: check_name('column', n, s.columns)
     drop = prefilter(events, s, correlation=correlation, dependence=dependence, protect=protect, seed=seed)
     left, options = s.only([n for n in s.columns if n not in drop]), dict(within=within, protect=protect, folds=folds, seed=seed)

@@ -7,7 +7,7 @@ __all__ = ['Run', 'read_run', 'flat', 'settings_of', 'differences', 'Comparison'
            'compare_runs', 'quantities', 'describe_comparison', 'compare_axes', 'plot_compare', 'Compare',
            'shown_tables']
 
-# %% ../../nbs/77_widgets.compare.ipynb #e184f0ba
+# %% ../../nbs/77_widgets.compare.ipynb #e554d12e
 import itertools, json
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -21,7 +21,6 @@ from ipywidgets import HTML, Button, Dropdown, IntProgress, Layout
 from matplotlib.figure import Figure
 
 from ..core import DataError, check_name, key, with_uncertainty
-from ..data.foldfile import FoldFile
 from ..ensemble.bundle import Bundle, load_bundle, make_bundle
 from ..evaluate.metrics import mae
 from ..evaluate.plots import bin_edges, histogram
@@ -109,7 +108,7 @@ class Comparison:
         return pd.DataFrame({self.metric: self.value.value, 'error': self.value.error}, index=pd.Index(self.judged, name='run'))
     def __repr__(self): return describe_comparison(self)
 
-# %% ../../nbs/77_widgets.compare.ipynb #f45eac3a
+# %% ../../nbs/77_widgets.compare.ipynb #0610faa8
 def check_targets(
     runs, # of `Run`
 )->list: # those with bundles; raises `DataError`
@@ -129,13 +128,13 @@ def truth_of(
 )->tuple: # target (N,) or (N,T), weight (N,); raises `DataError`
     "Target and weight of the events, as the run's schema reads them."
     schema = run.bundle.recipe.schema
-    events = schema.parse(data) if isinstance(data, (pd.DataFrame, dict)) else data
+    events = schema.read(data)
     if not len(events): raise DataError('There are no events in this selection. Choose events to compare on.')
     if events.y is None: raise DataError('These events have no target, so nobody knows which run is right. Give events with a truth.')
     if events.schema.classes != schema.classes: raise DataError(f'The events have classes {events.schema.classes}, the runs learnt {schema.classes}.')
     return np.asarray(events.y), np.ones(len(events)) if events.w is None else np.asarray(events.w, float)
 
-# %% ../../nbs/77_widgets.compare.ipynb #f6adfad8
+# %% ../../nbs/77_widgets.compare.ipynb #1c65347b
 def scores_of(
     run:Run,
     data,        # `Events`, `FoldFile` or DataFrame
@@ -145,7 +144,7 @@ def scores_of(
     progress:Callable=lambda n: None, # is told after so many events; what it raises ends the work
 )->np.ndarray: # (N,) NaN where all members were trained on the event
     "One score for each event."
-    events, parts = run.bundle.recipe.schema.parse(data, target=False) if isinstance(data, (pd.DataFrame, dict)) else data, []
+    events, parts = run.bundle.recipe.schema.read(data, target=False), []
     for start in range(0, len(events), each):
         part = run.bundle.predict(events.take(np.arange(start, min(start + each, len(events)))), views=views)
         parts.append(part[_column(run, part, output)].to_numpy())
