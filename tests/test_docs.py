@@ -41,7 +41,7 @@ def test_pages(tree):
             for target in re.findall(r'<a (?!class="anchor-link")[^>]*href="([^"]+)"', html)
             if not re.match(r'[a-z]+:', target) and not resolves(target, here, pages, tree)]
     assert not dead, '\n'.join(dead)
-    for broken in ('/nowhere.html', '/core.html#nowhere', '99_nowhere.ipynb', '/blob/main/hepdev/nowhere.py#L1'):
+    for broken in ('/nowhere.html', '/core.html#nowhere', '999_nowhere.ipynb', '/blob/main/hepdev/nowhere.py#L1'):
         assert not resolves(broken, 'core.html', pages, tree)
 
 def test_site_settings(tree):

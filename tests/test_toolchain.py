@@ -25,7 +25,7 @@ cfg = settings['DEFAULT']
 project = tomllib.loads((root/'pyproject.toml').read_text(encoding='utf-8'))
 modules = sorted(p for p in (root/'hepdev').rglob('*.py') if p.name != '_modidx.py')
 notebooks = sorted((root/'nbs').glob('[!_.]*.ipynb'))
-numbered = [n for n in notebooks if re.match(r'\d\d_', n.name)]
+numbered = [n for n in notebooks if re.match(r'\d{3}_', n.name)]
 
 def lines(key): return [l.strip() for l in cfg[key].splitlines() if l.strip()]
 def requirements(key): return {r.name.lower(): r for r in map(Requirement, lines(key))}
@@ -95,7 +95,7 @@ def test_names_of_notebooks():
     for n in notebooks:
         source = '\n'.join(code(n))
         homes, exports = re.findall(r'^#\| *default_exp:? +(\S+)', source, re.M), re.search(r'^#\| *export', source, re.M)
-        if homes or exports: assert n in numbered and homes == [n.stem[3:]], f'{n.name} exports to {homes}'
+        if homes or exports: assert n in numbered and homes == [n.stem[4:]], f'{n.name} exports to {homes}'
 
 def blemishes(path):
     "What a reader or a diff would trip over in a notebook."
@@ -138,11 +138,11 @@ def imported(tree, package=''):
                 yield home
 
 def test_a_notebook_imports_only_lower_ones():
-    number = {'hepdev.' + n.stem[3:]: n.stem for n in numbered}
+    number = {'hepdev.' + n.stem[4:]: n.stem for n in numbered}
     for n in numbered:
         for source in code(n):
             for module in set(imported(parse(source))) & number.keys():
-                own = 'hepdev.' + n.stem[3:]
+                own = 'hepdev.' + n.stem[4:]
                 assert number[module] < n.stem or module == own, f'{n.stem} imports {number[module]}'
 
 # What the package imports and calls
