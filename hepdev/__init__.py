@@ -12,6 +12,7 @@ _homes = {
     'interpret.permute': 'importance', 'interpret.response': 'response response_2d', 'interpret.attribute': 'attribute', 'interpret.hooks': 'recording', 'interpret.embedding': 'embedding_map',
     'interpret.related': 'correlation blocks uncorrelated', 'interpret.forest': 'forest ranking repeated_ranking', 'interpret.dependence': 'dependence', 'interpret.select': 'removal select', 'interpret.shift': 'shift',
     'physics.shifts': 'Shift higgs_shifts', 'measure.variations': 'Variations score_variations', 'measure.templates': 'fill_templates', 'measure.fit': 'workspace significance interval upper_limit', 'measure.cross': 'cross_predict',
+    'measure.spread': 'Refits refit_scores three_spreads', 'measure.training': 'Shifted Steady Inference with_nuisances', 'measure.coverage': 'coverage', 'measure.learning': 'learning_curve', 'measure.versus': 'fold_test',
     'widgets.lr_finder': 'LRFinder', 'widgets.live': 'Live', 'widgets.importance': 'Importance', 'widgets.cut': 'Cut', 'widgets.compare': 'Compare',
     'evaluate.metrics': 'roc_auc', 'evaluate.significance': 'ams best_cut', 'evaluate.uncertainty': 'bootstrap bootstrap_auc bootstrap_ams',
     'ensemble.bundle': 'Bundle make_bundle load_bundle', 'scale.job': 'Job run_job', 'physics.simulate': 'simulate_higgs'}

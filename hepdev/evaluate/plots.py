@@ -18,13 +18,13 @@ from .metrics import as_events, as_tensor, binary_events, weighted_quantile
 from .significance import smooth_ams
 from .uncertainty import auc_error, roc_band
 
-# %% ../../nbs/350_evaluate.plots.ipynb #391a55a2
+# %% ../../nbs/350_evaluate.plots.ipynb #2463ad12
 def histogram(
     x,     # (N,) values; NaN is left out
     w,     # (N,) weight
     edges, # (B+1,) bin edges, rising
 )->tuple[np.ndarray, np.ndarray]: # (B,) sum of weights and its standard error
-    "Weighted counts in bins, the last bin closed on both sides."
+    "Weighted counts in bins, the last bin closed on both sides. The errors are for dozens of events: of 3 expected ones, 1.96 errors hold the truth in 80 to 84 % (`measure.coverage.yield_interval` holds it in 95)."
     x, w = (as_tensor(t).cpu().numpy() for t in (x, w))
     here = np.isfinite(x)
     counts = lambda v: np.histogram(x[here], edges, weights=v[here])[0]

@@ -151,7 +151,7 @@ def auc_replicas(
         return (pairs - sums.diff(prepend=sums.new_zeros(2, 1)).prod(0).sum()/2)/(s_block.sum()*b_block.sum())
     return auc
 
-# %% ../../nbs/310_evaluate.uncertainty.ipynb #d2b80ba3
+# %% ../../nbs/310_evaluate.uncertainty.ipynb #fe22354d
 def bootstrap_auc(
     score,         # (...,N)
     y,             # (N,) 1 for signal, 0 for background
@@ -160,7 +160,8 @@ def bootstrap_auc(
     replicas=1000, # how many
     seed=0,        # of the replicas
 )->Estimate: # (...)
-    "Area under the ROC curve with its bootstrap uncertainty; the members see the same replicas."
+    """Area under the ROC curve with its bootstrap uncertainty, over other test events; the members see the same replicas. In 500 toys its 68 % held the truth in 64 to 66 % for 100 events and 68 to 72 % from 400 on,
+    its 95 % in 92 to 94 % (measure.coverage)."""
     score = as_tensor(score)
     y, w = one_sample(y, w, score.device)
     value = roc_auc(score, y, w)
@@ -194,17 +195,17 @@ def auc_influence(
         out[..., here] = sign*(rank - (auc if sign > 0 else 1 - auc))*w[here]/w[here].sum()
     return out
 
-# %% ../../nbs/310_evaluate.uncertainty.ipynb #2484c614
+# %% ../../nbs/310_evaluate.uncertainty.ipynb #06950755
 def auc_error(
     score,  # (...,N)
     y,      # (N,) 1 for signal, 0 for background
     w=None, # (N,) weight
 )->Estimate: # (...)
-    "Area under the ROC curve with its analytic standard error."
+    "Area under the ROC curve with its analytic standard error. In 500 toys one error held the truth in 64 to 66 % for 100 events and 69 to 71 % from 400 on, 1.96 errors in 93 to 94 % (measure.coverage)."
     value, error = roc_auc(score, y, w), auc_influence(score, y, w).square().sum(-1).sqrt()
     return Estimate(value, error, value - error, value + error, f'the counting of {as_tensor(y).shape[-1]} events')
 
-# %% ../../nbs/310_evaluate.uncertainty.ipynb #6797ec56
+# %% ../../nbs/310_evaluate.uncertainty.ipynb #a1ceb13a
 def bootstrap_ams(
     score,           # (...,N)
     y,               # (N,) 1 for signal, 0 for background
@@ -217,7 +218,8 @@ def bootstrap_ams(
     seed=0,          # of the replicas
     stratified=True, # does each class keep its sum of weights?
 )->Estimate: # (...)
-    "Significance of a cut with its bootstrap uncertainty; the members see the same replicas."
+    """Significance of a given cut with its bootstrap uncertainty; the members see the same replicas. In 400 toys its 68 % held the truth in 65 to 70 %, its 95 % in 91 to 95 %; at the highest peak of a scan over
+    the same events only 53 to 54 and 87 to 89 % (measure.coverage): choose the cut on other events, or by `best_cut`."""
     score = as_tensor(score)
     y, w = one_sample(y, w, score.device)
     value = ams_at(score, y, w, threshold=threshold, br=br, unc=unc)

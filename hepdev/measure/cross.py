@@ -18,7 +18,7 @@ from ..ensemble.combine import combine
 from ..ensemble.predict import member_scores
 from ..evaluate.significance import cut_at_efficiency
 
-# %% ../../nbs/825_measure.cross.ipynb #0f6faded
+# %% ../../nbs/825_measure.cross.ipynb #cb4b03f8
 def juries(
     plan:FoldPlan,
 )->list: # K arrays of members
@@ -35,7 +35,7 @@ def cross_predict(
 )->pd.DataFrame: # score, score_std, n_members, as `Bundle.predict`; raises `DataError`
     "Score of each event by the members that leave its fold out, whether it was trained on or not."
     juries(bundle.plan)
-    events = bundle.recipe.schema.parse(data, target=False) if isinstance(data, (pd.DataFrame, dict)) else data
+    events = bundle.recipe.schema.read(data, target=False)
     found = replace(bundle, trained_on=np.unique(events.hash)).predict(events, views=views)
     return found.set_index(data.index) if isinstance(data, pd.DataFrame) else found
 

@@ -4,10 +4,9 @@
 
 # %% auto #0
 __all__ = ['Variation', 'differs', 'difference', 'Variations', 'positions_in', 'write_variations', 'read_variations',
-           'columns_read', 'moved_events', 'mean_scores', 'score_variations', 'Histograms', 'histograms',
-           'plot_variations']
+           'columns_read', 'moved_events', 'mean_scores', 'score_variations']
 
-# %% ../../nbs/800_measure.variations.ipynb #95305d7d
+# %% ../../nbs/800_measure.variations.ipynb #a01bfc72
 import json
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,8 +23,6 @@ from ..data.foldfile import FoldFile, check_seal, seal, write_foldfile
 from ..data.schema import Events
 from ..ensemble.bundle import Bundle
 from ..ensemble.predict import check_views
-from ..evaluate.binning import check_edges
-from ..evaluate.plots import axes_or_new
 from ..interpret.deal import part_of
 from ..physics.shifts import derived_of
 
@@ -111,7 +108,7 @@ def weights(self:Variations)->np.ndarray: # (V,N) float64; ones if the events ha
     if self.nominal.w is None: return np.ones((len(self), len(self.nominal)))
     return np.stack([self.nominal.w, *(_weights(self.nominal, self.part(n)) for n in self.parts)])
 
-# %% ../../nbs/800_measure.variations.ipynb #34fffe51
+# %% ../../nbs/800_measure.variations.ipynb #f8cfd53c
 @patch
 def with_shifts(self:Variations,
     shifts,           # `Shift`s, a dictionary of them or a list
@@ -128,6 +125,11 @@ def with_shifts(self:Variations,
         parts |= {f'{s.name}_{side}': partial(make, s, k) for side, k in (('up', sigma), ('down', -sigma)) if side == 'up' or not s.one_sided}
     if len({s.name for s in shifts}) < len(shifts): raise DataError(f"Two of the shifts {[s.name for s in shifts]} share a name. Give each its own.")
     return self.more(parts)
+
+@patch
+def made(self:Variations): # `Variations`
+    "All variations made now and kept, rather than anew each time that one is asked for."
+    return Variations(self.nominal, {n: self.part(n) for n in self.parts})
 
 # %% ../../nbs/800_measure.variations.ipynb #6c2a674f
 @patch
@@ -266,60 +268,3 @@ def score_variations(
         if not exact: new = nominal[rows] + new - few[rows]
         out[v, rows] = new if exact or bundle.link == 'identity' else new.clip(0, 1)
     return out
-
-# %% ../../nbs/800_measure.variations.ipynb #b803bdc3
-@dataclass(frozen=True, repr=False)
-class Histograms:
-    "Nominal and variations of one histogram."
-    names:list        # V, the nominal first
-    edges:np.ndarray  # (B+1,)
-    sumw:np.ndarray   # (V,B)
-    sumw2:np.ndarray  # (V,B)
-    moved2:np.ndarray # (V,B) squared error of `sumw - sumw[0]`
-    def table(self)->pd.DataFrame: # a row for each variation: change of each bin, relative
-        with np.errstate(invalid='ignore', divide='ignore'): change = self.sumw/self.sumw[0] - 1
-        return pd.DataFrame(change[1:], index=self.names[1:], columns=[f'{a:.3g} to {b:.3g}' for a, b in zip(self.edges, self.edges[1:])])
-    def __repr__(self): return f'{len(self.edges) - 1} bins, {len(self.names) - 1} variations, relative change:\n{self.table().round(4).to_string()}'
-
-# %% ../../nbs/800_measure.variations.ipynb #d0f023cb
-def histograms(
-    scores:np.ndarray,  # (V,N)
-    weights:np.ndarray, # (V,N) or (N,) for all
-    edges,              # (B+1,)
-    names=None,         # V; numbers if not given
-)->Histograms:          # raises `DataError`
-    "Histograms of a score, for nominal and variations; events of weight 0 are absent."
-    edges, scores = check_edges(edges), np.asarray(scores, float)
-    weights, names = np.asarray(weights, float), ['nominal', *map(str, range(1, len(scores)))] if names is None else list(names)
-    if scores.ndim != 2 or len(names) != len(scores) or weights.shape not in (scores.shape, scores.shape[1:]):
-        raise DataError(f'Scores of shape {scores.shape}, weights of shape {weights.shape}, {len(names)} names: expected (V,N), (V,N) or (N,), and V.')
-    w, sums = np.broadcast_to(weights, scores.shape), []
-    if (lost := (w != 0) & ~((scores >= edges[0]) & (scores <= edges[-1]))).any():
-        raise DataError(f'{lost.sum()} scores lie outside of the edges {edges[0]:.4g} to {edges[-1]:.4g}, or are NaN, such as {scores[lost][0]:.4g}. Choose edges that hold all variations.')
-    place = [(np.searchsorted(edges, np.where(u != 0, s, edges[0]), side='right') - 1).clip(max=len(edges) - 2) for s, u in zip(scores, w)]
-    fill = lambda at, u: np.bincount(at, u, minlength=len(edges) - 1)
-    for at, u in zip(place, w):
-        both = at == place[0]
-        apart = fill(at, u**2*~both) + fill(place[0], w[0]**2*~both) + fill(at, (u - w[0])**2*both)
-        sums.append((fill(at, u), fill(at, u**2), apart))
-    return Histograms(names, edges, *map(np.stack, zip(*sums)))
-
-# %% ../../nbs/800_measure.variations.ipynb #8f4ac311
-def plot_variations(
-    h:Histograms,
-    *names,          # nuisances, or variations; all if none is given
-    ax=None, **line):
-    "Relative change in each bin, with the error of the difference; raises `UnknownName`."
-    middle = (h.edges[1:] + h.edges[:-1])/2
-    stems = {n: n.removesuffix('_up').removesuffix('_down') for n in h.names[1:]}
-    for n in names: check_name('variation', n, [*stems, *stems.values()])
-    ax, chosen = axes_or_new(ax), [n for n in h.names[1:] if not names or n in names or stems[n] in names]
-    colours = {s: f'C{i}' for i, s in enumerate(dict.fromkeys(stems[n] for n in chosen))}
-    for n in chosen:
-        v, some = h.names.index(n), h.sumw[0] != 0
-        change, error = ((a[some]/h.sumw[0][some]) for a in (h.sumw[v] - h.sumw[0], np.sqrt(h.moved2[v])))
-        style = dict(marker='v' if n.endswith('_down') else '^', ms=4, lw=1, ls='--' if n.endswith('_down') else '-', capsize=2, color=colours[stems[n]]) | line
-        ax.errorbar(middle[some], 100*change, 100*error, label=n, **style)
-    ax.axhline(0, color='grey', lw=0.8)
-    ax.set(xlabel='score', ylabel='change (%)', xlim=(h.edges[0], h.edges[-1])); ax.legend(fontsize=7)
-    return ax
