@@ -155,7 +155,7 @@ def _train(self:Live, stopped):
             if self.learn.complete: return
     finally: self.learn.cbs.remove(asked)
 
-# %% ../../nbs/740_widgets.live.ipynb #cca36977
+# %% ../../nbs/740_widgets.live.ipynb #e3bd56e6
 @patch
 def _look(self:Live):
     "While it runs, and once when it has stopped."
@@ -165,7 +165,8 @@ def _look(self:Live):
 @patch
 def _show(self:Live):
     "Controls, figure and summary as things stand."
-    learn, running, rows = self.learn, self.job.running, History(list(self.learn.history.rows))
+    learn, running = self.learn, self.job.running
+    rows = History([r for r in list(learn.history.rows) if not running or r[1] < learn.step]) # those of this step are still being written
     two = learn.loss_of.link == 'sigmoid' and bool(self.events.schema.classes)
     self.go.description, self.go.icon = ('pause', 'pause') if running else ('go on' if learn.step else 'start', 'play')
     self.go.disabled, self.end_button.disabled, self.peek_button.disabled = learn.complete, learn.complete or not learn.step, not (two and learn.step)
