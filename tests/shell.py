@@ -14,7 +14,8 @@ from pathlib import Path
 
 import hepdev
 
-homes = {'hepdev-fold': 'hepdev.data.sources', 'hepdev-train': 'hepdev.scale.job', 'hepdev-predict': 'hepdev.scale.score', 'hepdev-higgs': 'hepdev.apply.higgs'}
+homes = {'hepdev-fold': 'hepdev.data.draft', 'hepdev-train': 'hepdev.scale.job', 'hepdev-predict': 'hepdev.scale.score', 'hepdev-higgs': 'hepdev.apply.higgs',
+         'hepdev-verify': 'hepdev.scale.verify'}
 
 @dataclass(frozen=True)
 class Outcome:
@@ -26,7 +27,8 @@ class Outcome:
 def script(name):
     "Path of the installed command; where the package is not installed, of a script like the one that pip would make."
     beside = Path(sys.executable).parent/name
-    if found := str(beside) if beside.exists() else shutil.which(name): return found
+    found = str(beside) if beside.exists() else shutil.which(name)
+    if found and homes[name] in Path(found).read_text(): return found
     function, path = name.replace('-', '_'), Path(tempfile.mkdtemp())/name
     path.write_text(f'#!{sys.executable}\nimport sys\nfrom {homes[name]} import {function}\nif __name__ == "__main__": sys.exit({function}())\n')
     path.chmod(0o755)

@@ -276,12 +276,11 @@ def test_bad_table_to_score(made, tmp_path):
         bad.to_csv(tmp_path/f'{name}.csv', index=False)
         refused('hepdev-predict', made/'bundle', '--data', f'{name}.csv', '--out', 'scores.csv', cwd=tmp_path, says=[*says, f'{name}.csv'])
 
-def test_failure_in_a_later_piece(made, tmp_path, monkeypatch):
+def test_failure_in_a_later_piece(made, tmp_path):
     "The first pieces of a long file were scored when the bad one came: the output is not there."
     df = toy_events(50, seed=3).df()
     df.assign(x1=np.where(df.index == 49, np.nan, df.x1)).to_csv(tmp_path/'bad.csv', index=False)
-    monkeypatch.setattr('hepdev.data.sources.iter_table.__kwdefaults__', {'rows': 20})
-    refused('hepdev-predict', made/'bundle', '--data', 'bad.csv', '--out', 'scores.csv', cwd=tmp_path, says=["'x1'", 'row 49'])
+    refused('hepdev-predict', made/'bundle', '--data', 'bad.csv', '--out', 'scores.csv', '--rows', 20, cwd=tmp_path, says=["'x1'", 'row 49'])
 
 @pytest.mark.parametrize('views', [0, -1])
 def test_bad_number_of_views(made, tmp_path, views):

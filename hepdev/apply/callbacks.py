@@ -5,9 +5,8 @@
 # %% auto #0
 __all__ = ['candidates', 'train_candidate', 'measure_candidates', 'against_base']
 
-# %% ../../nbs/970_apply.callbacks.ipynb #9b66534e
+# %% ../../nbs/970_apply.callbacks.ipynb #f8ca0aaa
 import time
-from functools import partial
 
 import numpy as np
 import pandas as pd

@@ -5,10 +5,9 @@
 # %% auto #0
 __all__ = ['strengths', 'methods', 'train_blind', 'judge', 'compare', 'means', 'as_text', 'plot_trade']
 
-# %% ../../nbs/940_apply.decorrelated.ipynb #94d399ec
+# %% ../../nbs/940_apply.decorrelated.ipynb #4d7f7b69
 import time
 
-import numpy as np
 import pandas as pd
 
 from ..core import check_name, with_uncertainty

@@ -5,12 +5,11 @@
 # %% auto #0
 __all__ = ['variants', 'contests', 'learner_of', 'trial', 'contest', 'against', 'plot_against']
 
-# %% ../../nbs/960_apply.ensembles.ipynb #ce2e14fb
+# %% ../../nbs/960_apply.ensembles.ipynb #2bcab751
 import time
 
 import numpy as np
 import pandas as pd
-import torch
 
 from .techniques import outer_folds
 from ..data.weights import balance_classes

@@ -5,25 +5,23 @@
 # %% auto #0
 __all__ = ['higgs_events', 'carried_threshold', 'higgs_table', 'higgs_figures', 'hepdev_higgs']
 
-# %% ../../nbs/900_apply.higgs.ipynb #8067595d
+# %% ../../nbs/900_apply.higgs.ipynb #306b258a
 import time, warnings
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 
 from ..core import DataError, check_folder, check_name, publish, with_uncertainty
 from ..data.higgsml import challenge_yields, higgs_schema
 from ..data.sources import command, read_table
 from ..ensemble.bundle import Bundle, load_bundle
 from ..ensemble.predict import check_views, member_scores
-from ..evaluate.metrics import roc_auc
 from ..evaluate.significance import Cut, ams_scan, best_cut, cut_at_background_efficiency
 from ..evaluate.uncertainty import bootstrap_ams, bootstrap_auc
 from ..physics.simulate import simulate_higgs
-from ..scale.job import Job, find_device, find_job, run_job, stop_if_interrupted
+from ..scale.job import find_device, find_job, run_job, stop_if_interrupted
 from ..train.history import plot_history
 from ..train.schedule import lr_range, plot_lr_range
 
@@ -126,7 +124,7 @@ def _read(data, events, seed):
     print(f'simulating {events} events (name a file with --data to use real ones)')
     return simulate_higgs(events, seed=seed, sets={'t': 0.5, 'b': 0.15, 'v': 0.35})
 
-# %% ../../nbs/900_apply.higgs.ipynb #f2ccffd1
+# %% ../../nbs/900_apply.higgs.ipynb #d1bd4c3a
 @command
 def hepdev_higgs(
     data:str=None,          # the challenge's file, all or part of it: .csv, .csv.gz or .parquet; simulated events if not given
@@ -150,7 +148,7 @@ def hepdev_higgs(
     print(f"{', '.join(f'{len(e)} events in set {k}' for k, e in sets.items())}; learning-rate test")
     rates = lr_range(job.learner(train, device=device), train)
     start = time.perf_counter()
-    done = resume and load_bundle(out/'bundle', device=find_device(device))
+    done = resume and (out/'bundle/manifest.json').exists() and load_bundle(out/'bundle', device=find_device(device))
     bundle = done if done and done.complete else run_job(job, train, out/'bundle', device=device, resume=resume, overwrite=overwrite)
     seconds = time.perf_counter() - start
     stop_if_interrupted(bundle, out/'bundle')

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['process_of', 'train_network', 'make_templates', 'without_nuisances', 'three_errors', 'paired', 'plot_paired']
 
-# %% ../../nbs/990_apply.measurement.ipynb #9166eb2f
+# %% ../../nbs/990_apply.measurement.ipynb #0b8c573b
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +14,6 @@ from scipy import stats
 
 from ..core import DataError, check_name
 from ..data.recipe import Cartesian, Imputed, Recipe, Scaled
-from ..data.schema import Events
 from ..ensemble.bundle import Bundle, make_bundle
 from ..evaluate.binning import bins_by_signal
 from ..evaluate.plots import axes_or_new

@@ -6,10 +6,9 @@
 __all__ = ['ORDERS', 'narrowed', 'safe_transforms', 'train', 'units', 'gain_of_forest', 'loss_of_networks', 'along',
            'measure_orders', 'sizes_of', 'plot_orders']
 
-# %% ../../nbs/980_apply.select.ipynb #e5edce64
+# %% ../../nbs/980_apply.select.ipynb #33cf14b1
 from dataclasses import replace
 
-import numpy as np
 import pandas as pd
 
 from .techniques import outer_folds

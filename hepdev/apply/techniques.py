@@ -6,7 +6,7 @@
 __all__ = ['gaps', 'techniques', 'outer_folds', 'cross_validate', 'Technique', 'job_of', 'train_with', 'measure_techniques',
            'summary', 'plot_techniques']
 
-# %% ../../nbs/910_apply.techniques.ipynb #ec908567
+# %% ../../nbs/910_apply.techniques.ipynb #dff56756
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -21,7 +21,7 @@ from ..ensemble.bundle import Bundle, make_bundle
 from ..ensemble.snapshots import Snapshots, with_snapshots
 from ..evaluate.metrics import log_loss, roc_auc
 from ..evaluate.significance import best_cut
-from ..scale.job import Job, jobs
+from ..scale.job import Job
 from ..train.average import RenewedSWA
 
 # %% ../../nbs/910_apply.techniques.ipynb #c1a8aa90

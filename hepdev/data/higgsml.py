@@ -5,13 +5,12 @@
 # %% auto #0
 __all__ = ['DERIVED', 'PRIMITIVE', 'MISSING', 'higgs_schema', 'challenge_yields', 'download_higgsml']
 
-# %% ../../nbs/190_data.higgsml.ipynb #1938a589
+# %% ../../nbs/190_data.higgsml.ipynb #d936942f
 import hashlib
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
-import numpy as np
 from tqdm import tqdm
 
 from ..core import DataError, FileError, publish

@@ -6,7 +6,7 @@
 __all__ = ['bin_significance', 'Binned', 'check_edges', 'class_sums', 'bin_score', 'from_top', 'outer', 'bins_by_uncertainty',
            'with_background', 'bins_by_signal', 'pair_values', 'best_path', 'bins_by_significance', 'plot_binned']
 
-# %% ../../nbs/390_evaluate.binning.ipynb #cb90b114
+# %% ../../nbs/390_evaluate.binning.ipynb #b0e832b6
 import math
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..core import DataError, with_uncertainty
-from .metrics import as_events, as_tensor, binary_events, check_total
+from .metrics import as_events, binary_events, check_total
 from .plots import axes_or_new, histogram
 from .significance import ams
 

@@ -6,14 +6,13 @@
 __all__ = ['of_target', 'Pulls', 'pulls', 'plot_pulls', 'bootstrap_quantiles', 'response_quantiles', 'bootstrap_bias',
            'bootstrap_resolution', 'Response', 'response', 'plot_bias', 'plot_resolution', 'numerical_inversion']
 
-# %% ../../nbs/360_evaluate.regression.ipynb #c8433b23
+# %% ../../nbs/360_evaluate.regression.ipynb #40833822
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ..core import DataError
 from .metrics import as_events, as_tensor, check_total, residuals, weighted_mean, weighted_quantile

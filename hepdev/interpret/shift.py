@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['ADJUST', 'as_classes', 'test_columns', 'Shift', 'judged_fold', 'shift', 'plot_shift']
 
-# %% ../../nbs/660_interpret.shift.ipynb #2b1be078
+# %% ../../nbs/660_interpret.shift.ipynb #43a23712
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd

@@ -5,8 +5,7 @@
 # %% auto #0
 __all__ = ['ends', 'yield_interval', 'Coverage', 'coverage', 'joined', 'plot_coverage']
 
-# %% ../../nbs/830_measure.coverage.ipynb #0e67924e
-import math
+# %% ../../nbs/830_measure.coverage.ipynb #03bb22d0
 from collections.abc import Callable
 from dataclasses import dataclass
 

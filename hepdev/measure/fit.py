@@ -7,7 +7,7 @@ __all__ = ['sample_of', 'workspace', 'signal_and_background', 'borrowed', 'Best'
            'significance', 'Interval', 'end_of', 'interval', 'Limit', 'log_cls', 'upper_limit', 'pulls', 'impacts',
            'plot_pulls', 'plot_impacts', 'toys']
 
-# %% ../../nbs/815_measure.fit.ipynb #358038d5
+# %% ../../nbs/815_measure.fit.ipynb #45fda774
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -18,7 +18,7 @@ from scipy.optimize import root_scalar
 from scipy.special import xlogy
 from scipy.stats import norm
 
-from ..core import DataError, check_name, with_uncertainty
+from ..core import DataError, check_name
 from ..evaluate.plots import axes_or_new
 from .templates import Templates, effects, fit_for_fit
 

@@ -6,13 +6,12 @@
 __all__ = ['Refits', 'refit_scores', 'variance_parts', 'Spreads', 'spreads_of', 'three_spreads', 'degrees', 'interval',
            'plot_spreads']
 
-# %% ../../nbs/805_measure.spread.ipynb #48bf2fa9
+# %% ../../nbs/805_measure.spread.ipynb #c43e6198
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 import torch
 from scipy import stats
 from torch import Tensor

@@ -6,7 +6,7 @@
 __all__ = ['Variation', 'differs', 'difference', 'Variations', 'positions_in', 'write_variations', 'read_variations',
            'columns_read', 'moved_events', 'mean_scores', 'score_variations']
 
-# %% ../../nbs/800_measure.variations.ipynb #a01bfc72
+# %% ../../nbs/800_measure.variations.ipynb #37bae413
 import json
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,7 +15,6 @@ from urllib.parse import quote
 
 import h5py
 import numpy as np
-import pandas as pd
 from fastcore.basics import patch
 
 from ..core import DataError, FileError, check_name, publish

@@ -5,20 +5,18 @@
 # %% auto #0
 __all__ = ['difference_spreads', 'p_value', 'fold_values', 'FoldTest', 'fold_test']
 
-# %% ../../nbs/835_measure.versus.ipynb #50914cae
+# %% ../../nbs/835_measure.versus.ipynb #03dbc196
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 import torch
 from scipy import stats
 from torch import Tensor
 
 from ..core import DataError, check_name, with_uncertainty
 from ..evaluate.metrics import as_tensor
-from ..evaluate.plots import axes_or_new
 from ..evaluate.uncertainty import bootstrap_auc, derived
 from .spread import Spreads, degrees, spreads_of
 

@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['embedding_size', 'Embedding']
 
-# %% ../../nbs/230_models.embed.ipynb #181d7e27
+# %% ../../nbs/230_models.embed.ipynb #519b1656
 import torch
 from torch import Tensor, nn
 
-from .stack import Block, Ensemble
+from .stack import Block
 
 # %% ../../nbs/230_models.embed.ipynb #e5b6238c
 def embedding_size(

@@ -5,12 +5,11 @@
 # %% auto #0
 __all__ = ['architectures', 'Network', 'Architecture', 'architecture', 'mlp', 'shared_mlp']
 
-# %% ../../nbs/280_models.heads.ipynb #aef970f7
+# %% ../../nbs/280_models.heads.ipynb #3f712c32
 from collections.abc import Callable
 from dataclasses import dataclass
 from inspect import signature
 
-import torch
 from torch import Tensor
 
 from ..core import check_name
@@ -18,7 +17,7 @@ from ..data.recipe import Layout
 from .embed import Embedding
 from .mlp import Layers
 from .shared import SharedLayers
-from .stack import Block, Ensemble
+from .stack import Block
 
 # %% ../../nbs/280_models.heads.ipynb #c607a843
 class Network(Block):

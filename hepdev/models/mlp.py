@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['aten', 'activations', 'Wiring', 'compiled_part', 'Layers']
 
-# %% ../../nbs/250_models.mlp.ipynb #2a0ec710
+# %% ../../nbs/250_models.mlp.ipynb #2873ae0a
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -16,10 +16,10 @@ from torch.autograd.function import once_differentiable
 
 from ..core import check_name
 from .init import weight_std
-from .stack import Block, Ensemble, Linear
+from .stack import Block, Linear
 from .threads import in_threads
 
-# %% ../../nbs/250_models.mlp.ipynb #a40c9b87
+# %% ../../nbs/250_models.mlp.ipynb #8dfaae41
 aten = torch.ops.aten
 activations = dict(
     relu=(aten.relu.out, lambda g, z: aten.threshold_backward(g, z, 0)),
@@ -29,7 +29,7 @@ activations = dict(
           lambda g, z: aten.elu_backward(g, 1.6732632423543772, 1.0507009873554805, 1., False, z)),
     silu=(aten.silu.out, aten.silu_backward),
     mish=(aten.mish.out, aten.mish_backward),
-    gelu=(aten.gelu.out, aten.gelu_backward),
+    gelu=(lambda z, *, out: out.copy_(aten.gelu(z)), aten.gelu_backward), # aten.gelu.out leaves single-precision memory with gaps as it was
     tanh=(aten.tanh.out, lambda g, z: aten.tanh_backward(g, z.tanh())))
 
 # %% ../../nbs/250_models.mlp.ipynb #79f56df1

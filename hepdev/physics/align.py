@@ -5,9 +5,8 @@
 # %% auto #0
 __all__ = ['turn_to_x', 'mirror_to', 'align']
 
-# %% ../../nbs/050_physics.align.ipynb #2a46ecec
+# %% ../../nbs/050_physics.align.ipynb #3b14eafa
 import torch
-from torch import Tensor
 
 from ..core import DataError, check_name
 

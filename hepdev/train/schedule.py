@@ -7,12 +7,11 @@ __all__ = ['shapes', 'Piece', 'ends', 'value_at', 'plot_schedule', 'Rates', 'set
            'warm_up', 'constant', 'RateSweep', 'RateRange', 'smooth', 'range_so_far', 'lr_range', 'plot_lr_range',
            'use_rate']
 
-# %% ../../nbs/430_train.schedule.ipynb #032a7dbc
+# %% ../../nbs/430_train.schedule.ipynb #68691daa
 import math
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 
 from ..core import DataError, check_name
 from ..models.stack import Ensemble
