@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['REFERENCE', 'in_turn', 'torch_threads', 'by_torch', 'ways_of', 'summary']
 
-# %% ../../nbs/896_scale.bench_serve.ipynb #cff66be1
+# %% ../../nbs/896_scale.bench_serve.ipynb #35f251b9
 import time
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,6 +18,7 @@ from ..ensemble.bundle import Bundle
 from ..ensemble.predict import can_score, member_scores, torch_scores
 from ..physics.augment import blocks, fixed_poses
 from .export import usual_views
+from .serve import Served
 
 # %% ../../nbs/896_scale.bench_serve.ipynb #fe575f05
 def in_turn(
@@ -41,7 +42,7 @@ def torch_threads(n:int):
     try: yield
     finally: torch.set_num_threads(before)
 
-# %% ../../nbs/896_scale.bench_serve.ipynb #ac15893e
+# %% ../../nbs/896_scale.bench_serve.ipynb #8145cda2
 def by_torch(
     bundle:Bundle,
     events,    # `Events`
@@ -54,7 +55,6 @@ def by_torch(
     with torch.no_grad():
         return torch.cat([torch_scores(ens, recipe(events, slice(a, a + at_once)), bundle.link, where, names, table) for a in range(0, len(events), at_once)], 1).numpy()
 
-# %% ../../nbs/896_scale.bench_serve.ipynb #dbe0b9c3
 def ways_of(
     bundle:Bundle,
     served:dict,   # name -> `Served`, and in how many views it shall score
