@@ -21,7 +21,7 @@ def readme():
     nb.cells = [c for c in nb.cells if not re.match(r'#\| *hide', c.source)]
     for c in nb.cells: c.source = re.sub(r'\A(#\|.*\n)+', '', c.source)
     text, made = MarkdownExporter().from_notebook_node(nb, resources={'unique_key': 'index', 'output_files_dir': 'index_files'})
-    text = re.sub(r'\]\((\d{3}_[\w.]+\.ipynb)', r'](nbs/\1', text)
+    text = re.sub(r'\]\(([\w.]+\.ipynb)', r'](nbs/\1', text)
     text = re.sub(r'^[ \t]+$', '', text, flags=re.M)
     return re.sub(r'\n{3,}', '\n\n', text).strip() + '\n', made['outputs']
 

@@ -1,6 +1,7 @@
 "Bad input, each with an error that says what, where and what to do, status 1, and nothing half-written."
 import json
 import shutil
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -13,7 +14,7 @@ from hepdev.data.foldfile import FoldFile, write_foldfile
 from hepdev.data.higgsml import higgs_schema
 from hepdev.data.toy import toy_events
 from hepdev.physics.simulate import simulate_higgs
-from hepdev.ensemble.bundle import load_bundle
+from hepdev.ensemble.bundle import BUNDLE, load_bundle
 from hepdev.scale.job import Job, run_job
 from shell import inside, listing, refused
 
@@ -239,7 +240,7 @@ def test_manifest_of_another_shape(broken, change):
 
 def test_newer_format(bundle, tmp_path, monkeypatch):
     "Made by a later version: said so, before anything in it is looked at."
-    monkeypatch.setattr('hepdev.ensemble.bundle.FORMAT', 99)
+    monkeypatch.setattr('hepdev.ensemble.bundle.BUNDLE', replace(BUNDLE, format=99))
     bundle.save(tmp_path/'bundle')
     monkeypatch.undo()
     with pytest.raises(FileError, match='99.*Update hepdev'): load_bundle(tmp_path/'bundle')

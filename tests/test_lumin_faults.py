@@ -361,7 +361,7 @@ def test_a_save_that_fails_leaves_the_old_bundle(tmp_path, monkeypatch, n):
         if len(done) == n: raise OSError(28, 'No space left on device')
         done.append(rename(a, b))
     monkeypatch.setattr(os, 'replace', full)
-    with pytest.raises(OSError, match='No space'): new.save(tmp_path/'bundle', overwrite=True)
+    with pytest.raises(OSError, match='the disk is full'): new.save(tmp_path/'bundle', overwrite=True)
     assert load_bundle(tmp_path/'bundle').predict(new_table(20)).equals(old.predict(new_table(20)))
     assert not [p.name for p in (tmp_path/'bundle').iterdir() if p.name.endswith('.part')]
 

@@ -17,12 +17,13 @@ pytest.importorskip('onnxruntime', reason='prediction with graphs needs onnxrunt
 pytest.importorskip('onnxscript', reason='export needs onnxscript')
 
 from hepdev.core import DataError, FileError
+from hepdev.data.folder import write_folder
 from hepdev.data.foldfile import write_foldfile
 from hepdev.data.higgsml import higgs_schema
 from hepdev.physics.simulate import simulate_higgs
 from hepdev.scale.export import save_served
 from hepdev.scale.job import Job, run_job
-from hepdev.scale.serve import load_served, write_served
+from hepdev.scale.serve import SERVED, load_served
 
 ABSENT = ('torch', 'scipy', 'sklearn', 'matplotlib', 'tqdm', 'safetensors', 'onnx', 'onnxscript')
 BLOCK = f'''
@@ -101,7 +102,7 @@ def test_scores_in_an_environment_without_torch(place, tree, tmp_path):
 def changed(served, to, **parts):
     "A copy with other contents and a manifest that fits them, as a stranger could make it."
     files = json.loads((served/'manifest.json').read_text())['files']
-    write_served(to, {name: parts.get(name.split('.')[0], (served/e['file']).read_bytes()) for name, e in files.items()})
+    write_folder(to, SERVED, {name: parts.get(name.split('.')[0], (served/e['file']).read_bytes()) for name, e in files.items()})
     return to
 
 def test_a_graph_that_gives_other_numbers_is_refused(place, tmp_path):

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['REFERENCE', 'in_turn', 'torch_threads', 'by_torch', 'ways_of', 'summary']
 
-# %% ../../nbs/896_scale.bench_serve.ipynb #35f251b9
+# %% ../../nbs/896_scale.bench_serve.ipynb #cff66be1
 import time
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,7 +18,6 @@ from ..ensemble.bundle import Bundle
 from ..ensemble.predict import can_score, member_scores, torch_scores
 from ..physics.augment import blocks, fixed_poses
 from .export import usual_views
-from .serve import Served
 
 # %% ../../nbs/896_scale.bench_serve.ipynb #fe575f05
 def in_turn(
@@ -42,7 +41,7 @@ def torch_threads(n:int):
     try: yield
     finally: torch.set_num_threads(before)
 
-# %% ../../nbs/896_scale.bench_serve.ipynb #8145cda2
+# %% ../../nbs/896_scale.bench_serve.ipynb #ac15893e
 def by_torch(
     bundle:Bundle,
     events,    # `Events`
@@ -55,6 +54,7 @@ def by_torch(
     with torch.no_grad():
         return torch.cat([torch_scores(ens, recipe(events, slice(a, a + at_once)), bundle.link, where, names, table) for a in range(0, len(events), at_once)], 1).numpy()
 
+# %% ../../nbs/896_scale.bench_serve.ipynb #dbe0b9c3
 def ways_of(
     bundle:Bundle,
     served:dict,   # name -> `Served`, and in how many views it shall score
@@ -74,16 +74,17 @@ def ways_of(
         for name, (s, views) in served.items(): ways[name, n] = lambda s=replace(s, threads=n), v=views: s.member_scores(events, views=v)
     return ways
 
-# %% ../../nbs/896_scale.bench_serve.ipynb #2421f5cb
+# %% ../../nbs/896_scale.bench_serve.ipynb #91ce1785
 REFERENCE = 28. # s for 50,000 events, 8 views, 10 members with LUMIN 0.9.1 on the reference machine
 
 def summary(
     times:tuple, # as `in_turn` gives them, columns (name, threads)
     events:int,         # that were scored
     *, lumin:float=None, # s for 50,000 events with LUMIN on this machine
-)->pd.DataFrame:
+)->pd.DataFrame: # quiet s: what free cores would take, the processors' seconds shared by the threads; rate and ratios are of these
     "Seconds for 50,000 events, their spread, rate and ratios."
     s, busy = (t*50_000/events for t in times)
-    made = pd.DataFrame({'s': s.median(), 'spread': s.std(), 'best': s.min(), 'processor s': busy.median(), 'events/s': 50_000/s.median(), 'ratio to 28 s': REFERENCE/s.median()})
-    if lumin: made['ratio to LUMIN here'] = lumin/made.s
+    quiet = busy.median()/s.columns.get_level_values(1)
+    made = pd.DataFrame({'s': s.median(), 'spread': s.std(), 'processor s': busy.median(), 'its spread': busy.std(), 'quiet s': quiet, 'events/s': 50_000/quiet, 'ratio to 28 s': REFERENCE/quiet})
+    if lumin: made['ratio to LUMIN here'] = lumin/quiet
     return made.rename_axis(['way', 'threads'])

@@ -7,7 +7,7 @@ __all__ = ['onnx_activations', 'Keywords', 'onnx_of', 'Front', 'momenta_of', 'fr
            'Back', 'back_of', 'usual_views', 'graph_of', 'on_cpu', 'trial_events', 'trials', 'torch_scores_of',
            'parity', 'save_served', 'hidden_range', 'int8_member', 'distil']
 
-# %% ../../nbs/880_scale.export.ipynb #8758c8ec
+# %% ../../nbs/880_scale.export.ipynb #fb2855e9
 import copy, json, logging, re, warnings
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core import DataError, HepdevError
+from ..data.folder import write_folder
 from ..data.recipe import Imputed, Recipe, Scaled, Table
 from ..data.schema import Events, event_hash
 from ..data.targets import no_scale, standard_scale
@@ -28,7 +29,7 @@ from ..models.heads import Network, mlp
 from ..models.mlp import Layers, activations
 from ..models.shared import SharedLayers
 from ..models.stack import Ensemble, Stacked
-from .serve import Served, largest_difference, load_served, open_graph, pose_matrices, write_served
+from .serve import SERVED, Served, largest_difference, load_served, open_graph, pose_matrices
 from ..train.augment import Augment
 from ..train.learner import Learner
 from ..train.losses import bce, links, mse
@@ -433,7 +434,7 @@ def parity(
     listed = {k: [[None if np.isnan(u) else float(u) if k == 'continuous' else int(u) for u in row] for row in v] for k, v in inputs.items()}
     return unit | dict(differences=off, inputs=listed, score=np.concatenate([w for _, w in kept], 1).tolist())
 
-# %% ../../nbs/880_scale.export.ipynb #fbae74b3
+# %% ../../nbs/880_scale.export.ipynb #55d7b3ec
 def save_served(
     bundle:Bundle,
     folder,              # to make
@@ -453,7 +454,7 @@ def save_served(
                  views=views, weights=list(bundle.weights), outputs=np.shape(found['score'])[2] if np.ndim(found['score']) == 3 else None,
                  notes=dict(graph='int8' if quantised else 'float32', complete=bundle.complete, bundle=bundle.notes))
     text = lambda d: json.dumps(d, indent=None).encode()
-    write_served(folder, {'graph.onnx': data, 'about.json': text(about), 'parity.json': text(found | dict(allowed=worst + limit/10 + 1e-4)), 'trained_on.bin': np.ascontiguousarray(bundle.trained_on, '<u8').tobytes()}, overwrite=overwrite)
+    write_folder(folder, SERVED, {'graph.onnx': data, 'about.json': text(about), 'parity.json': text(found | dict(allowed=worst + limit/10 + 1e-4)), 'trained_on.bin': np.ascontiguousarray(bundle.trained_on, '<u8').tobytes()}, overwrite=overwrite)
     return load_served(folder)
 
 # %% ../../nbs/880_scale.export.ipynb #cbd13de3

@@ -6,7 +6,7 @@
 __all__ = ['schedules', 'jobs', 'Job', 'make_step', 'make_schedule', 'job_from', 'find_job', 'find_device', 'Checkpoint',
            'run_job', 'stop_if_interrupted', 'hepdev_train']
 
-# %% ../../nbs/860_scale.job.ipynb #87c162b8
+# %% ../../nbs/860_scale.job.ipynb #92cfa2ba
 import inspect, json, math, time
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -18,10 +18,11 @@ import torch
 from fastcore.basics import patch
 
 from ..core import DataError, FileError, check_folder, check_name, locked, make_folder
+from ..data.folder import clear_unfinished, folder_files
 from ..data.foldfile import FoldFile
 from ..data.recipe import Recipe, steps
 from ..data.sources import command
-from ..ensemble.bundle import Bundle, bundle_files, clear_unfinished, load_bundle, make_bundle
+from ..ensemble.bundle import BUNDLE, Bundle, load_bundle, make_bundle
 from ..ensemble.snapshots import fge
 from ..evaluate.metrics import mae, roc_auc
 from ..models.heads import mlp
@@ -125,7 +126,7 @@ def learner(self:Job,
     return Learner(ens, recipe, loss, cbs=[make_schedule(*self.schedule, lr=self.lr), *augment, SaveBest(), *cbs], metrics=[roc_auc] if classes == 2 else [] if classes or targets else [mae],
                    negative=self.negative, seed=self.seed)
 
-# %% ../../nbs/860_scale.job.ipynb #76d7fd0c
+# %% ../../nbs/860_scale.job.ipynb #0a0bb4e5
 class Checkpoint(Callback):
     "Save what there is at the end of an epoch, not more often than every so many seconds."
     def __init__(self,
@@ -140,12 +141,12 @@ class Checkpoint(Callback):
 @contextmanager
 def _sole(out, used):
     "The folder, kept from other trainings for the time of a block; if nothing came of it, it is gone again."
-    clear_unfinished(out)
+    clear_unfinished(out, BUNDLE)
     lock, new = Path(out)/'.training.lock', not Path(out).exists()
     if lock.exists():   # of a dead process, or of one that is named now
         with locked(out, lock): pass
     check_folder(out, used=used)
-    bundle_files(out)   # what is there may be replaced only if it is a bundle
+    folder_files(out, BUNDLE)   # what is there may be replaced only if it is a bundle
     try:
         with locked(make_folder(out), lock):
             if not used and (Path(out)/'manifest.json').exists(): raise FileError(f'{out} was made by another process meanwhile.')

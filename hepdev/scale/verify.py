@@ -5,15 +5,15 @@
 # %% auto #0
 __all__ = ['verify_foldfile', 'verify_bundle', 'verify_file', 'describe_file', 'hepdev_verify']
 
-# %% ../../nbs/855_scale.verify.ipynb #37e2d215
-import json
+# %% ../../nbs/855_scale.verify.ipynb #d155a324
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pandas as pd
 
-from ..core import DataError, FileError, HepdevError, digest
+from ..core import DataError, FileError, HepdevError
+from ..data.folder import kind_of, read_folder, read_manifest
 from ..data.foldfile import FoldFile, check_seal
 from ..data.sources import command
 
@@ -44,31 +44,19 @@ def verify_foldfile(
         ff._f.visititems(add)
     return pd.DataFrame(rows, columns=['dataset', 'type', 'shape', 'bytes'])
 
-# %% ../../nbs/855_scale.verify.ipynb #5eb2c5b2
-def _parts(path):
-    "The manifest of a folder, and a table of its parts, after each was compared with it."
-    try: manifest = json.loads((path/'manifest.json').read_bytes()[:1 << 20])
-    except FileNotFoundError: raise FileError(f'{path} is a folder but no bundle: it has no manifest.json.') from None
-    except (OSError, ValueError, RecursionError) as e: raise FileError(f'{path}/manifest.json is damaged: {e}.') from None
-    try: parts = [(name, e['file'], e['bytes'], e['sha256']) for name, e in manifest['files'].items() if manifest['kind'].startswith('hepdev ')]
-    except (AttributeError, LookupError, TypeError): raise FileError(f'{path}/manifest.json is not that of a bundle.') from None
-    for _, name, size, sha in parts:
-        file = path/str(name)
-        if file.name != name or file.is_symlink() or not file.is_file(): raise FileError(f'{path}: {name!r} is missing, or no plain file of the bundle.')
-        if file.stat().st_size != size or digest(file) != sha: raise FileError(f'{file} is damaged: its content does not have the length and digest of the manifest.')
-    return manifest, pd.DataFrame([p[:3] for p in parts], columns=['part', 'file', 'bytes'])
-
+# %% ../../nbs/855_scale.verify.ipynb #adef5000
 def verify_bundle(
     path, # folder
 )->pd.DataFrame: # part, file, bytes; raises `FileError`
     "Compare all parts with the manifest, and load what hepdev itself can make."
-    manifest, table = _parts(Path(path))
-    if manifest['kind'] == 'hepdev bundle':
+    kind = kind_of(path)
+    for name in kind.parts: read_folder(path, kind, only=[name])   # one at a time, for memory
+    if kind.name == 'bundle':
         from hepdev.ensemble.bundle import holds_own_network, load_bundle # needs torch, fold files do not
         if not holds_own_network(path): load_bundle(path)
-    return table
+    return pd.DataFrame([(name, e['file'], e['bytes']) for name, e in read_manifest(path, kind)['files'].items()], columns=['part', 'file', 'bytes'])
 
-# %% ../../nbs/855_scale.verify.ipynb #122256bb
+# %% ../../nbs/855_scale.verify.ipynb #e1fdf499
 def verify_file(
     path, # of a fold file or of the folder of a bundle
 )->pd.DataFrame: # its parts; raises `FileError`
@@ -80,7 +68,7 @@ def describe_file(
 )->str:
     "In a few words, what it is."
     if (path := Path(path)).is_dir():
-        manifest = json.loads((path/'manifest.json').read_text())
+        manifest = read_manifest(path, kind_of(path))
         return f"{manifest['kind']}, format {manifest['format']}{'' if manifest.get('complete', True) else ', its training was interrupted'}"
     with FoldFile(path, verify=False) as f: return f"hepdev fold file, format {check_seal(path, verify=False)['version']}, {len(f)} events"
 
