@@ -310,7 +310,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'hepdev.data.folder._write_part': ('data.folder.html#_write_part', 'hepdev/data/folder.py'),
                                     'hepdev.data.folder.clear_unfinished': ('data.folder.html#clear_unfinished', 'hepdev/data/folder.py'),
                                     'hepdev.data.folder.folder_files': ('data.folder.html#folder_files', 'hepdev/data/folder.py'),
-                                    'hepdev.data.folder.kind_of': ('data.folder.html#kind_of', 'hepdev/data/folder.py'),
+                                    'hepdev.data.folder.folder_kind': ('data.folder.html#folder_kind', 'hepdev/data/folder.py'),
                                     'hepdev.data.folder.parse_json': ('data.folder.html#parse_json', 'hepdev/data/folder.py'),
                                     'hepdev.data.folder.read_folder': ('data.folder.html#read_folder', 'hepdev/data/folder.py'),
                                     'hepdev.data.folder.read_manifest': ('data.folder.html#read_manifest', 'hepdev/data/folder.py'),

@@ -6,7 +6,7 @@
 __all__ = ['BACKENDS', 'find_bundles', 'Scorer', 'load_scorer', 'columns_of', 'is_foldfile', 'find_files', 'sample_of',
            'reader_of', 'open_for', 'check_input', 'pieces_of']
 
-# %% ../../nbs/868_scale.scorer.ipynb #8866a6fd
+# %% ../../nbs/868_scale.scorer.ipynb #8ff92543
 import glob, re, warnings
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
@@ -17,7 +17,7 @@ import pandas as pd
 from ..core import DataError, FileError, HepdevError, check_name, digest
 from ..data.columns import kind_of
 from ..data.conversion import Conversion, Sample, make_plan
-from ..data.folder import kind_of
+from ..data.folder import folder_kind
 from ..data.foldfile import FoldFile
 from ..data.schema import Column, Events, Schema
 from ..data.sources import find_sources, open_source, split_tree
@@ -41,10 +41,10 @@ def _tails(paths):
     depth = next((d for d in range(1, max(map(len, parts))) if len({p[-d:] for p in parts}) == len(parts)), 1)
     return [re.sub(r'\W+', '_', '_'.join(p[-depth:])) for p in parts]
 
-# %% ../../nbs/868_scale.scorer.ipynb #5aa203d8
+# %% ../../nbs/868_scale.scorer.ipynb #516987ea
 def _is_export(path):
     "Does a folder hold an exported ensemble?"
-    try: return kind_of(path).name == 'served'
+    try: return folder_kind(path).name == 'served'
     except FileError: return False
 
 def _served(path):

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['verify_foldfile', 'verify_bundle', 'verify_file', 'describe_file', 'hepdev_verify']
 
-# %% ../../nbs/855_scale.verify.ipynb #d155a324
+# %% ../../nbs/855_scale.verify.ipynb #ea5dddec
 from pathlib import Path
 
 import h5py
@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ..core import DataError, FileError, HepdevError
-from ..data.folder import kind_of, read_folder, read_manifest
+from ..data.folder import folder_kind, read_folder, read_manifest
 from ..data.foldfile import FoldFile, check_seal
 from ..data.sources import command
 
@@ -44,19 +44,19 @@ def verify_foldfile(
         ff._f.visititems(add)
     return pd.DataFrame(rows, columns=['dataset', 'type', 'shape', 'bytes'])
 
-# %% ../../nbs/855_scale.verify.ipynb #adef5000
+# %% ../../nbs/855_scale.verify.ipynb #e7c8728f
 def verify_bundle(
     path, # folder
 )->pd.DataFrame: # part, file, bytes; raises `FileError`
     "Compare all parts with the manifest, and load what hepdev itself can make."
-    kind = kind_of(path)
+    kind = folder_kind(path)
     for name in kind.parts: read_folder(path, kind, only=[name])   # one at a time, for memory
     if kind.name == 'bundle':
         from hepdev.ensemble.bundle import holds_own_network, load_bundle # needs torch, fold files do not
         if not holds_own_network(path): load_bundle(path)
     return pd.DataFrame([(name, e['file'], e['bytes']) for name, e in read_manifest(path, kind)['files'].items()], columns=['part', 'file', 'bytes'])
 
-# %% ../../nbs/855_scale.verify.ipynb #e1fdf499
+# %% ../../nbs/855_scale.verify.ipynb #6aec9ec4
 def verify_file(
     path, # of a fold file or of the folder of a bundle
 )->pd.DataFrame: # its parts; raises `FileError`
@@ -68,7 +68,7 @@ def describe_file(
 )->str:
     "In a few words, what it is."
     if (path := Path(path)).is_dir():
-        manifest = read_manifest(path, kind_of(path))
+        manifest = read_manifest(path, folder_kind(path))
         return f"{manifest['kind']}, format {manifest['format']}{'' if manifest.get('complete', True) else ', its training was interrupted'}"
     with FoldFile(path, verify=False) as f: return f"hepdev fold file, format {check_seal(path, verify=False)['version']}, {len(f)} events"
 
