@@ -412,7 +412,7 @@ def torch_scores_of(
     score = member_scores(bundle.ens, bundle.recipe, events, link=bundle.link, transforms=bundle.transforms, views=views)
     return bundle.target.for_link(bundle.link).physical(score) if bundle.target else score
 
-# %% ../../nbs/880_scale.export.ipynb #20a764c1
+# %% ../../nbs/880_scale.export.ipynb #b7cd98cd
 def parity(
     bundle:Bundle,
     graph,     # onnxruntime session
@@ -427,14 +427,16 @@ def parity(
     for name, events in cases.items():
         try: want = torch_scores_of(bundle, events, views) if len(events) else np.empty((len(bundle.ens), 0, *np.shape(want)[2:]))
         except DataError: continue # events that the recipe refuses
-        off[name] = largest_difference(served.run(served.inputs(events)), want, **arrays)
-        if name in retry: kept.append((served.inputs(events, slice(0, 6)), want[:, :6]))
+        got = served.run(served.inputs(events))
+        off[name] = largest_difference(got, want, **arrays)
+        if name == 'random': off['half of random'] = float(np.median([largest_difference(g, w, **arrays) for g, w in zip(np.moveaxis(got, 1, 0), np.moveaxis(want, 1, 0))]))
+        if name in retry: kept.append((served.inputs(events, slice(0, 6)), want[:, :6], got[:, :6]))
     if not kept: raise DataError('The recipe refuses all made-up events. Add Imputed() to its steps.')
-    inputs = {k: np.concatenate([i[k] for i, _ in kept]) for k in kept[0][0]}
+    inputs, (score, got) = {k: np.concatenate([i[k] for i, *_ in kept]) for k in kept[0][0]}, (np.concatenate([k[j] for k in kept], 1) for j in (1, 2))
     listed = {k: [[None if np.isnan(u) else float(u) if k == 'continuous' else int(u) for u in row] for row in v] for k, v in inputs.items()}
-    return unit | dict(differences=off, inputs=listed, score=np.concatenate([w for _, w in kept], 1).tolist())
+    return unit | dict(differences=off, inputs=listed, score=score.tolist(), stored=largest_difference(got, score, **arrays))
 
-# %% ../../nbs/880_scale.export.ipynb #55d7b3ec
+# %% ../../nbs/880_scale.export.ipynb #59c0dda3
 def save_served(
     bundle:Bundle,
     folder,              # to make
@@ -445,16 +447,16 @@ def save_served(
 )->Served: # read back from the folder; raises `DataError`, `FileError`
     "Export an ensemble for prediction without torch."
     bundle, recipe, views = on_cpu(bundle), bundle.recipe, usual_views(bundle, views)
-    member, limit, retry = (int8_member(*_widest(bundle, events)), 0.2, ('random', 'missing')) if quantised else (None, 1e-4, ('random', 'missing', 'edge'))
+    member, limit, retry = (int8_member(*_widest(bundle, events)), 0.05, ('random', 'missing')) if quantised else (None, 1e-4, ('random', 'missing', 'edge'))
     data = graph_of(bundle, views=views, member=member)
     found = parity(bundle, open_graph(data), views=views, retry=retry)
-    worst, case = max((found['differences'][k], k) for k in retry if k in found['differences'])
+    worst, case = max((d, k) for k, d in found['differences'].items() if not quantised or k == 'half of random')
     if not worst <= limit: raise DataError(f'The graph differs from torch by {worst:.2g} on {case!r} events, where {limit:g} is allowed: something in recipe or network was not exported as it is.')
     about = dict(schema=recipe.schema.to_dict(), folds=bundle.plan.folds, left_out=list(bundle.plan.left_out), columns=list(recipe.layout.columns), momenta=momenta_of(recipe.layout), transforms=list(bundle.transforms),
                  views=views, weights=list(bundle.weights), outputs=np.shape(found['score'])[2] if np.ndim(found['score']) == 3 else None,
                  notes=dict(graph='int8' if quantised else 'float32', complete=bundle.complete, bundle=bundle.notes))
     text = lambda d: json.dumps(d, indent=None).encode()
-    write_folder(folder, SERVED, {'graph.onnx': data, 'about.json': text(about), 'parity.json': text(found | dict(allowed=worst + limit/10 + 1e-4)), 'trained_on.bin': np.ascontiguousarray(bundle.trained_on, '<u8').tobytes()}, overwrite=overwrite)
+    write_folder(folder, SERVED, {'graph.onnx': data, 'about.json': text(about), 'parity.json': text(found | dict(allowed=found['stored'] + limit)), 'trained_on.bin': np.ascontiguousarray(bundle.trained_on, '<u8').tobytes()}, overwrite=overwrite)
     return load_served(folder)
 
 # %% ../../nbs/880_scale.export.ipynb #cbd13de3
