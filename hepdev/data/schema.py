@@ -446,7 +446,7 @@ def _column(self:Schema, df, c, source, entry):
     values = _values(df, c.name, source)
     return _spectator(values) if c.kind == 'spectator' else _parsed(values, c, source, entry)
 
-# %% ../../nbs/110_data.schema.ipynb #03f17d11
+# %% ../../nbs/110_data.schema.ipynb #3cbd018f
 @patch
 def _objects(self:Schema, df, source, entry):
     "Objects from columns of arrays; those of which the table has no column are left out."
@@ -454,11 +454,17 @@ def _objects(self:Schema, df, source, entry):
     for name, o in self.objects.items():
         if not {f'{name}.{c}' for c in o.names} & set(df.columns): continue
         lists = {c: _values(df, f'{name}.{c}', source) for c in o.names}
+        if deep := [(c, i) for c, values in lists.items() for i, v in enumerate(values) if _deep(v)]: raise DataError(f"'{name}.{deep[0][0]}' of {source} has lists in lists in {_rows([deep[0][1]], entry)}: a particle has one number in a column.")
         counts = {c: np.array([np.size(v) for v in values], int) for c, values in lists.items()}
         for c, n in counts.items():
             if (bad := np.flatnonzero(n != counts[o.names[0]])).size: raise DataError(f"'{name}.{o.names[0]}' and '{name}.{c}' of {source} differ in length in {_rows(bad, entry)}.")
         out[name] = particles_of(o, {c: np.concatenate([np.ravel(v) for v in values]) for c, values in lists.items()}, n, source=f'{name} in {source}', entry=entry)
     return out
+
+def _deep(values):
+    "Are the values of an event lists themselves?"
+    try: return np.ndim(values) > 1
+    except ValueError: return True # of different length
 
 def _checked(schema, objects, n):
     "Objects as the schema says, of `n` events."

@@ -77,7 +77,7 @@ def judges(self:Bundle,
     known = self.trained_on[at] == events.hash
     return ~known | self.plan.scores(events.folds(self.plan.folds))
 
-# %% ../../nbs/590_ensemble.bundle.ipynb #16794b6d
+# %% ../../nbs/590_ensemble.bundle.ipynb #0de0863e
 @patch
 def predict(self:Bundle,
     data,            # DataFrame, `Events`, `FoldFile`, or an array (N, features)
@@ -90,7 +90,8 @@ def predict(self:Bundle,
     found = None
     for members, rows in _alike(allowed):
         ens = self.ens if len(members) == len(self.ens) else self.ens.only(members) if len(members) else self.ens
-        score = member_scores(ens, self.recipe, events.take(rows), link=self.link, transforms=self.transforms, views=views)
+        some = dict(events=events, rows=rows) if self.recipe.objects else dict(events=events.take(rows)) # objects stay in their file until their turn comes
+        score = member_scores(ens, self.recipe, link=self.link, transforms=self.transforms, views=views, **some)
         if self.target: score = self.target.for_link(self.link).physical(score)
         weights = np.asarray(self.weights)[members] if self.weights and len(members) else None
         part = combine(score, weights=weights, allowed=np.full(score.shape[:2], len(members) > 0))

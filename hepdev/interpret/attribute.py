@@ -6,7 +6,7 @@
 __all__ = ['in_use', 'category_points', 'network_inputs', 'explained', 'event_weights', 'walk_start', 'walk_points', 'walk',
            'Attribution', 'attribute', 'group_name', 'groups_of_schema', 'plot_attribution', 'plot_event', 'plot_swarm']
 
-# %% ../../nbs/680_interpret.attribute.ipynb #0b53d006
+# %% ../../nbs/680_interpret.attribute.ipynb #567c4e68
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ from fastcore.basics import patch
 from torch import Tensor
 
 from ..core import DataError, check_name
-from ..data.recipe import Recipe
+from ..data.recipe import Recipe, check_flat
 from ..ensemble.bundle import Bundle
 from ..ensemble.combine import combine
 from ..evaluate.metrics import as_tensor, check_total, weighted_mean
@@ -179,7 +179,7 @@ def _judged(allowed, parts):
     whole[~allowed] = np.nan
     return whole
 
-# %% ../../nbs/680_interpret.attribute.ipynb #6354060b
+# %% ../../nbs/680_interpret.attribute.ipynb #7480614a
 def attribute(
     bundle:Bundle,
     events,             # `Events`, `FoldFile` or DataFrame: N events to explain
@@ -190,6 +190,7 @@ def attribute(
     steps:int=16,       # of the integral
 )->Attribution:
     "Share out the change of the output between the baseline and each event, among the columns of the recipe and the categories."
+    check_flat(bundle.recipe, 'Sharing the output out')
     events = bundle.recipe.schema.read(events, target=False)
     w, allowed, value, points = event_weights(events), bundle.judges(events), explained(bundle, of, output), walk_points(method, steps)
     layout, shares, before, after, read = bundle.recipe.layout, [], [], [], []

@@ -6,7 +6,7 @@
 __all__ = ['SEPARATE', 'truth_events', 'judge_events', 'groups_of', 'pools', 'by_weight', 'deal', 'part_of', 'judged_pieces',
            'Dealer']
 
-# %% ../../nbs/610_interpret.deal.ipynb #1a2df142
+# %% ../../nbs/610_interpret.deal.ipynb #aa3f8a22
 from dataclasses import replace
 from functools import partial
 
@@ -16,7 +16,7 @@ from fastcore.basics import patch
 from torch.nn import ModuleList
 
 from ..core import DataError, check_name, key, mix64
-from ..data.recipe import Cartesian, Imputed, Numbered, Recipe, Scaled, Table, Without
+from ..data.recipe import Cartesian, Imputed, Numbered, Recipe, Scaled, Table, Without, check_flat
 from ..data.schema import Events, Schema
 from ..ensemble.bundle import Bundle
 from ..ensemble.predict import can_score, check_views, compiled_scores, torch_scores
@@ -157,7 +157,7 @@ def judged_pieces(
         at += n
     return order, pieces
 
-# %% ../../nbs/610_interpret.deal.ipynb #12a715d5
+# %% ../../nbs/610_interpret.deal.ipynb #897739bd
 class Dealer:
     "Scores of judged events as they are, and with some columns replaced."
     def __init__(self,
@@ -166,7 +166,7 @@ class Dealer:
         judging:np.ndarray, # (M,N) bool
         *, views:int=1,     # poses of each event to average over
     ):
-        check_views(views)
+        check_views(views); check_flat(bundle.recipe, 'Dealing values out anew')
         if not judging.any(): raise DataError('No member may judge any of these events: all members trained on all of them. Take other events.')
         if views > 1 and not bundle.transforms: raise DataError(f'views={views}, but this bundle has no transforms to make views with. Take views=1.')
         layout, self.bundle, self.used = bundle.recipe.layout, bundle, bundle.transforms if views > 1 else ()

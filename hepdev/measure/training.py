@@ -7,7 +7,7 @@ __all__ = ['nuisances_of', 'draw_sigma', 'column_of', 'moved', 'nominal_of', 'pu
            'catch', 'outputs_of', 'score_of', 'Steady', 'squared_change', 'with_nuisances', 'soft_bins', 'mu_error',
            'Inference']
 
-# %% ../../nbs/820_measure.training.ipynb #c4096328
+# %% ../../nbs/820_measure.training.ipynb #3f28871e
 import math
 from dataclasses import replace
 
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..core import DataError, check_name
 from ..data.batches import take
+from ..data.recipe import check_flat
 from ..data.schema import Column, Events
 from ..physics.shifts import Shift, derived_of, normal_of, shifted
 from ..train.data import end_of_epoch
@@ -71,11 +72,12 @@ def moved(
     x = {n: torch.cat([p[n] for p in parts]) for n in parts[0]}
     return x, None if factors[0] is None else torch.from_numpy(np.concatenate(factors)).float()
 
-# %% ../../nbs/820_measure.training.ipynb #ff5752be
+# %% ../../nbs/820_measure.training.ipynb #e8703e96
 def nominal_of(
     learn, # whose training is prepared
 )->Events:
     "The training events, in memory."
+    check_flat(learn.recipe, 'Training on shifted events')
     return learn.events if isinstance(learn.events, Events) else learn.events.events()
 
 def put_sample(

@@ -7,7 +7,7 @@ __all__ = ['onnx_activations', 'Keywords', 'onnx_of', 'Front', 'momenta_of', 'fr
            'Back', 'back_of', 'usual_views', 'graph_of', 'on_cpu', 'trial_events', 'trials', 'torch_scores_of',
            'parity', 'save_served', 'hidden_range', 'int8_member', 'distil']
 
-# %% ../../nbs/880_scale.export.ipynb #fb2855e9
+# %% ../../nbs/880_scale.export.ipynb #3cef8cf0
 import copy, json, logging, re, warnings
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ..core import DataError, HepdevError
 from ..data.folder import write_folder
-from ..data.recipe import Imputed, Recipe, Scaled, Table
+from ..data.recipe import Imputed, Recipe, Scaled, Table, check_flat
 from ..data.schema import Events, event_hash
 from ..data.targets import no_scale, standard_scale
 from ..data.weights import balance_classes
@@ -436,7 +436,7 @@ def parity(
     listed = {k: [[None if np.isnan(u) else float(u) if k == 'continuous' else int(u) for u in row] for row in v] for k, v in inputs.items()}
     return unit | dict(differences=off, inputs=listed, score=score.tolist(), stored=largest_difference(got, score, **arrays))
 
-# %% ../../nbs/880_scale.export.ipynb #59c0dda3
+# %% ../../nbs/880_scale.export.ipynb #518e7f9a
 def save_served(
     bundle:Bundle,
     folder,              # to make
@@ -446,6 +446,7 @@ def save_served(
     overwrite:bool=False, # may an older export be replaced, or a folder that holds something else be used?
 )->Served: # read back from the folder; raises `DataError`, `FileError`
     "Export an ensemble for prediction without torch."
+    check_flat(bundle.recipe, 'Export')
     bundle, recipe, views = on_cpu(bundle), bundle.recipe, usual_views(bundle, views)
     member, limit, retry = (int8_member(*_widest(bundle, events)), 0.05, ('random', 'missing')) if quantised else (None, 1e-4, ('random', 'missing', 'edge'))
     data = graph_of(bundle, views=views, member=member)

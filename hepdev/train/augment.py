@@ -5,15 +5,15 @@
 # %% auto #0
 __all__ = ['Augment']
 
-# %% ../../nbs/470_train.augment.ipynb #c6103990
+# %% ../../nbs/470_train.augment.ipynb #80fb67a1
 import torch
 
 from ..core import check_name, key
 from ..models.init import bits
-from ..physics.augment import blocks, pose, random_pose, transforms
+from ..physics.augment import all_blocks, pose, random_pose, transforms
 from .learner import Callback
 
-# %% ../../nbs/470_train.augment.ipynb #887fa504
+# %% ../../nbs/470_train.augment.ipynb #9ab0c909
 class Augment(Callback):
     "Rotate and mirror the events of each batch."
     changes_batch = True
@@ -22,12 +22,11 @@ class Augment(Callback):
     ): self.names = tuple(check_name('transform', n, transforms) for n in names)
 
     def before_fit(self, learn):
-        layout = learn.recipe.layout
-        self.where = blocks(layout.vectors, layout.columns)
+        self.where = all_blocks(learn.recipe.layout, self.names)
         self.keys = torch.tensor([key(learn.seed, 'augment', m) for m in learn.ens.ids], device=learn.device)
-        self.turns = self.names, self.where, self.keys.cpu().numpy() # all that closed steps need to do the same
+        self.turns = self.names, self.where.get('flat', ((), (), ())), self.keys.cpu().numpy() # all that closed steps need to do the same
 
     def before_batch(self, learn):
         n = learn.batch.index.shape[1]
         u = random_pose(bits(self.keys, n, start=learn.step*n), len(self.names))
-        pose(learn.batch.x['flat'], self.where, self.names, u)
+        for name, where in self.where.items(): pose(learn.batch.x[name], where, self.names, u if name == 'flat' else u[..., None, :])

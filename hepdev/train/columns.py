@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['readers', 'columns_seen', 'Subsample', 'as_read', 'Parametrised', 'at']
 
-# %% ../../nbs/500_train.columns.ipynb #00a3e523
+# %% ../../nbs/500_train.columns.ipynb #189ca921
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +14,7 @@ import torch
 
 from ..core import DataError, check_name
 from ..data.foldfile import FoldFile
+from ..data.recipe import check_flat
 from ..models.init import generator
 from ..models.stack import Ensemble
 from .data import before_smoothing, end_of_epoch, uniform_of
@@ -76,7 +77,7 @@ def columns_seen(
     kept = fixed | {items[i] for i in torch.randperm(len(items), generator=generator(*names))[:max(0, n)]}
     return tuple(c for c in every if of.get(c, c) in kept)
 
-# %% ../../nbs/500_train.columns.ipynb #9b2754b1
+# %% ../../nbs/500_train.columns.ipynb #9a98cf8e
 class Subsample(Callback):
     "Each member sees its own random part of the columns."
     changes_batch = True
@@ -88,6 +89,7 @@ class Subsample(Callback):
         self.fraction, self.always = fraction, (always,) if isinstance(always, str) else tuple(always)
 
     def before_fit(self, learn):
+        check_flat(learn.recipe, 'Hiding columns from members')
         layout, rows = learn.recipe.layout, learn.ens.rows
         self.seen = [columns_seen(layout, self.fraction, learn.seed, 'subsample', m, always=self.always) for m in learn.ens.ids]
         found = readers(learn.ens, {n: t[None, :64] for n, t in learn.sample.x.items()}, layout) if self.fraction < 1 else {}

@@ -190,7 +190,7 @@ def shares(
     c = np.concatenate([[0], (density[1:] + density[:-1]).cumsum()])
     return torch.from_numpy(half(np.interp((np.arange(n) + 0.5)/n*c[-1], c, g))).float()
 
-# %% ../../nbs/480_train.data.ipynb #7d6cc824
+# %% ../../nbs/480_train.data.ipynb #425befee
 def mix(
     batch:Batch,
     partner:Tensor, # (M,B) positions in the batch
@@ -198,6 +198,7 @@ def mix(
     *, taken:Tensor=None, # (M,B) bool: where the partner's class is taken instead of a mixed target
 ):
     "Give each event of a batch a share of another."
+    if objects := [n for n in batch.x if f'{n}_mask' in batch.x]: raise DataError(f'Objects {objects[0]!r} of two events cannot be mixed. Mix events of columns only.')
     who = torch.arange(len(partner), device=partner.device)[:, None]
     along = lambda t: share.reshape(*share.shape, *[1]*(t.ndim - 2)).to(t.dtype)
     blend = lambda t: torch.lerp(t, t[who, partner], along(t))

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['inside', 'moments', 'ahead', 'Callback', 'Learner', 'steps_of_epoch', 'padded', 'usual_folds']
 
-# %% ../../nbs/420_train.learner.ipynb #8cc131fa
-import signal, threading, warnings
+# %% ../../nbs/420_train.learner.ipynb #02ecaec2
+import signal, tempfile, threading, warnings
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import replace
@@ -82,9 +82,9 @@ class Learner:
         for cb in self.cbs:
             if hasattr(cb, moment): getattr(cb, moment)(self)
 
-# %% ../../nbs/420_train.learner.ipynb #100bb0e6
+# %% ../../nbs/420_train.learner.ipynb #894a91ca
 @patch
-def prepare(self:Learner, events, epochs, bs, plan):
+def prepare(self:Learner, events, epochs, bs, plan, folder=None, alike=1):
     "Tensors, fold plan and index streams."
     if events.y is None: raise DataError('These events have no label or other target to learn. Name its column in the schema (hepdev-fold: --label).')
     check_classes(events.y, events.schema.classes)
@@ -93,18 +93,20 @@ def prepare(self:Learner, events, epochs, bs, plan):
     self.events, self.plan = events, plan
     fold = events.folds(plan.folds)
     check_folds(fold, plan, classes)
-    x = self.recipe(events)['flat'].numpy() if self.negative == 'pair' else None
-    w = apply_policy(w, self.negative, y=classes, x=x)
+    self.room = folder and tempfile.TemporaryDirectory(prefix='hepdev-', dir=folder, ignore_cleanup_errors=True) # goes with the learner
+    sample = make_sample(events, self.recipe, folder=self.room and self.room.name)
+    w = apply_policy(w, self.negative, y=classes, x=sample.x['flat'].numpy() if self.negative == 'pair' else None)
     w = self.weigh(w, classes) if classes is not None else mean_one(w)
-    self.sample = make_sample(events, self.recipe, w=w).to(self.device)
     self.target = None if classes is not None else self.make_scale(events.y, w)
-    if self.target: self.sample = replace(self.sample, y=torch.from_numpy(self.target.scaled(events.y)).float().to(self.device))
+    y = torch.from_numpy(self.target.scaled(events.y)).float() if self.target else sample.y
+    self.sample = replace(sample, w=torch.as_tensor(w).float(), y=y)
+    if folder is None: self.sample = self.sample.to(self.device)
     check_outputs(self.sample.y.cpu(), self.outputs(torch.zeros(len(self.ens), 1, dtype=torch.int32, device=self.device)).shape[2:], link=self.loss_of.link, classes=events.schema.classes)
     mine = plan.trains(fold) & (w != 0)
-    self.streams = Streams(mine, bs, steps=steps_of_epoch(events, plan.folds, bs), seed=self.seed, ids=self.ens.ids)
+    self.streams = Streams(mine, bs, steps=steps_of_epoch(events, plan.folds, bs), seed=self.seed, ids=self.ens.ids, alike=alike, lengths=self.sample.lengths)
     self.norm = torch.tensor([1/w[m].mean() for m in mine], device=self.device).float()[:, None]
     left = [np.flatnonzero((fold == f) & (w != 0)) for f in plan.left_out]
-    self.left_out = padded(left).to(self.device) if max(map(len, left)) else None
+    self.left_out = padded(left).to(self.sample.w.device) if max(map(len, left)) else None
     self.total = round(epochs*self.streams.steps)
 
 # %% ../../nbs/420_train.learner.ipynb #e5275b0d
@@ -126,12 +128,12 @@ def padded(
     for o, r in zip(out, rows): o[:len(r)] = torch.as_tensor(r)
     return out
 
-# %% ../../nbs/420_train.learner.ipynb #d5b2678c
+# %% ../../nbs/420_train.learner.ipynb #c8c74acc
 @patch
 def one_step(self:Learner, index):
     "A batch of each member's events, its loss, its gradient, its step."
     self('before_step')
-    self.batch = take(self.sample, index)
+    self.batch = take(self.sample, index).to(self.device)
     self('before_batch')
     self.losses = self.loss_of(self.ens(self.batch.x), self.batch.y)
     self.loss = weighted_mean(self.losses, self.batch.w*self.norm)
@@ -209,15 +211,16 @@ def explain(self:Learner, step, m, index, loss):
     self.loss = torch.full((len(self.ens),), loss)
     self.freeze_broken([m])
 
-# %% ../../nbs/420_train.learner.ipynb #62980e3e
+# %% ../../nbs/420_train.learner.ipynb #e1b07441
 @patch
 def outputs(self:Learner,
     index:Tensor, # (M,n) rows of the sample
-    *, at_once:int=2048, # events of each member at once
+    *, at_once:int=2048, # events of each member at once, or particles if there are more
 )->Tensor: # (M,n) or (M,n,C), before the link function
     "The network's output for chosen events, each member its own."
     self.ens.eval()
-    with torch.no_grad(): parts = [self.ens(take(self.sample, i).x) for i in index.split(at_once, 1)]
+    if self.sample.lengths is not None: at_once = max(1, 8*at_once//max(8, int(self.sample.lengths.max())))
+    with torch.no_grad(): parts = [self.ens(take(self.sample, i).to(self.device).x) for i in index.split(at_once, 1)]
     self.ens.train()
     return torch.cat(parts, 1)
 
@@ -227,12 +230,12 @@ def closed_outputs(self:Learner, index):
     out = torch.from_numpy(self.closed.outputs(index.numpy(), workers=self.ens.net.body.workers))
     return out if self.ens.net.outputs else out[..., 0]
 
-# %% ../../nbs/420_train.learner.ipynb #b69b1f3c
+# %% ../../nbs/420_train.learner.ipynb #32a116b8
 @patch
 def validate(self:Learner):
     "Record the weighted loss and the metrics over the events that each member left out."
     index = self.left_out.clamp(min=0)
-    w, y = self.sample.w[index]*(self.left_out >= 0), self.sample.y[index]
+    w, y = (self.sample.w[index]*(self.left_out >= 0)).to(self.device), self.sample.y[index].to(self.device)
     out = self.outputs(index) if self.closed is None else self.closed_outputs(index)
     losses = torch.where(w != 0, self.loss_of(out, y), 0.)
     self.record('valid_loss', (losses*w).sum(-1)/w.sum(-1))
@@ -269,7 +272,7 @@ def alone(self:Learner):
     try: yield
     finally: self.busy.release()
 
-# %% ../../nbs/420_train.learner.ipynb #f67b9d7f
+# %% ../../nbs/420_train.learner.ipynb #07f5155a
 def usual_folds(
     members:int, # M
 )->int: # K
@@ -282,11 +285,13 @@ def fit(self:Learner,
     *, epochs:float, # passes over a member's events; need not be whole
     bs:int=256,    # events of a batch
     folds:int|FoldPlan=None, # K; if not given as many as members, 10 for a single one; 1: nothing is left out
+    folder=None,   # where to keep the tensors on disk while training, for events that do not fit into memory; in memory if not given
+    alike:int=1,   # batches on end among which events of like number of particles are brought together
 )->History:
     "Train until `epochs` are done, or go on from where an earlier call was interrupted."
     plan = folds if isinstance(folds, FoldPlan) else fold_plan(len(self.ens), folds or usual_folds(len(self.ens)))
     with self.alone(), _interruptible(self), members_in_threads(self.ens.net):
-        self.prepare(events, epochs, bs, plan)
+        self.prepare(events, epochs, bs, plan, folder, alike)
         with tqdm(total=self.total, initial=self.step, desc='training', unit='step', delay=2, leave=False, disable=None) as bar:
             self('before_fit')
             while self.step < self.total and not (self.stop or self.interrupted): self.one_epoch(bar)
@@ -294,12 +299,12 @@ def fit(self:Learner,
             self('after_fit')
     return self.history
 
-# %% ../../nbs/420_train.learner.ipynb #4ffe7180
+# %% ../../nbs/420_train.learner.ipynb #03b74fc6
 @patch
 def one_epoch(self:Learner, bar):
     "The rest of the epoch under way, and validation at its end."
     first, last = self.epoch*self.streams.steps, min((self.epoch + 1)*self.streams.steps, self.total)
-    index, self.closed = self.streams.epoch(self.epoch).to(self.device), self.closed_steps()
+    index, self.closed = self.streams.epoch(self.epoch).to(self.sample.w.device), self.closed_steps()
     if self.step == first:
         self('before_epoch')
         self.seen = torch.zeros(len(self.ens), dtype=torch.float64, device=self.device)
