@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['BUNDLE', 'Bundle', 'make_bundle', 'load_bundle', 'holds_own_network']
 
-# %% ../../nbs/590_ensemble.bundle.ipynb #3f8a591a
+# %% ../../nbs/590_ensemble.bundle.ipynb #ae92a174
 import json, math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -26,6 +26,7 @@ from ..data.recipe import Recipe
 from ..data.targets import TargetScale
 from .combine import combine
 from .predict import member_scores
+from ..models import composed # it registers its architecture
 from ..models.heads import Architecture
 from ..models.stack import Ensemble
 from ..train.augment import Augment
@@ -157,7 +158,7 @@ def save(self:Bundle,
     "Write the bundle; raises `FileError` if something is there already, or is being written."
     write_folder(path, BUNDLE, self.parts(), overwrite=overwrite, complete=self.complete)
 
-# %% ../../nbs/590_ensemble.bundle.ipynb #51c6738a
+# %% ../../nbs/590_ensemble.bundle.ipynb #b6e80971
 MAKERS = {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn, torch.eye, torch.arange}
 
 class AtMost(TorchFunctionMode):
@@ -166,16 +167,23 @@ class AtMost(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if func in MAKERS:
             sizes = kwargs['size'] if kwargs and 'size' in kwargs else args[0] if args and isinstance(args[0], (tuple, list)) else args
-            self.left -= math.prod(n for n in sizes if isinstance(n, int))
+            self.left -= max(1, math.prod(n for n in sizes if isinstance(n, int)))
             if self.left < 0: raise FileError('the network that is described is larger than the weights that are there')
         return func(*args, **(kwargs or {}))
+
+def _counts(settings):
+    "The whole numbers in a nest of settings, but for an endcap's bounds: they count neurons, layers, neighbours."
+    if isinstance(settings, int): yield settings
+    elif isinstance(settings, dict): settings = [v for k, v in settings.items() if k != 'endcap']
+    if isinstance(settings, list):
+        for v in settings: yield from _counts(v)
 
 def _ensemble(path, about, layout, weights, model):
     "The networks with their weights."
     if about['architecture'] is None and model is None: raise FileError(f'{path} holds a network of your own. Give the callable that makes it: load_bundle(path, model=...).')
     if any(a.shape[:1] != (len(about['members']),) for a in weights.values()): raise ValueError('weights and members differ in number')
     build, size = model or Architecture(about['architecture']['name'], layout, about['architecture']['settings']), sum(a.size for a in weights.values())
-    if not model and any(isinstance(v, (int, float)) and not abs(v) <= size for v in build.settings.values()): raise FileError(f'{path}: the network that is described is larger than the weights that are there.')
+    if not model and any(abs(n) > size for n in _counts(build.settings)): raise FileError(f'{path}: the network that is described is larger than the weights that are there.')
     with AtMost(math.inf if model else 2*size + 10_000): ens = Ensemble(build, about['members'], seed=about['seed'])
     ens.load_state_dict({n: torch.from_numpy(a.copy()) for n, a in weights.items()})
     return ens
