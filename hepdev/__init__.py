@@ -2,8 +2,9 @@ __version__ = "0.1.0"
 
 _homes = {
     'data.schema': 'Schema Column Objects Particles Events events_of', 'data.expressions': 'Expression', 'data.conversion': 'Conversion Sample', 'data.convert': 'convert', 'data.foldfile': 'FoldFile write_foldfile', 'data.sources': 'read_table open_source', 'data.higgsml': 'higgs_schema',
-    'data.recipe': 'Recipe Cartesian Derived Without Numbered Aligned Imputed Scaled Principal',
+    'data.recipe': 'Recipe Cartesian Derived Without Numbered Aligned Imputed Scaled Principal Each Energy Relative Logged',
     'data.targets': 'standard_scale no_scale', 'models.stack': 'Ensemble', 'models.heads': 'mlp shared_mlp', 'models.shared': 'each_branch',
+    'models.composed': 'composed', 'models.objects': 'block Packing', 'models.clouds': 'check_block', 'physics.generate': 'jets generate_jets',
     'train.learner': 'Learner Callback', 'train.history': 'History', 'train.schedule': 'one_cycle cycles warm_up constant lr_range', 'train.stop': 'SaveBest EarlyStop',
     'train.augment': 'Augment', 'train.losses': 'bce cross_entropy focal smooth_bce smooth_cross_entropy mse mae huber quantile gaussian fractional',
     'train.average': 'EMA SWA RenewedSWA', 'train.parameters': 'Freeze RateFactors Decay load_parts', 'train.data': 'Bagging Targets Reweight Smooth Mixup', 'train.significance': 'Significance',
@@ -14,7 +15,7 @@ _homes = {
     'physics.shifts': 'Shift higgs_shifts', 'measure.variations': 'Variations score_variations', 'measure.templates': 'fill_templates', 'measure.fit': 'workspace significance interval upper_limit', 'measure.cross': 'cross_predict',
     'measure.spread': 'Refits refit_scores three_spreads', 'measure.training': 'Shifted Steady Inference with_nuisances', 'measure.coverage': 'coverage', 'measure.learning': 'learning_curve', 'measure.versus': 'fold_test',
     'widgets.lr_finder': 'LRFinder', 'widgets.live': 'Live', 'widgets.importance': 'Importance', 'widgets.cut': 'Cut', 'widgets.compare': 'Compare',
-    'evaluate.metrics': 'roc_auc', 'evaluate.significance': 'ams best_cut', 'evaluate.uncertainty': 'bootstrap bootstrap_auc bootstrap_ams',
+    'evaluate.metrics': 'roc_auc rejection', 'evaluate.significance': 'ams best_cut', 'evaluate.uncertainty': 'bootstrap bootstrap_auc bootstrap_ams',
     'ensemble.bundle': 'Bundle make_bundle load_bundle', 'scale.job': 'Job run_job', 'scale.verify': 'verify_file', 'scale.export': 'save_served', 'scale.serve': 'load_served', 'physics.simulate': 'simulate_higgs'}
 _home = {noun: module for module, nouns in _homes.items() for noun in nouns.split()}
 __all__ = [*_home]

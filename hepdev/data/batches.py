@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Packed', 'Sample', 'make_sample', 'Streams', 'Batch', 'take']
 
-# %% ../../nbs/160_data.batches.ipynb #09ac920b
+# %% ../../nbs/160_data.batches.ipynb #edb00a0a
 import math, os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,8 +15,7 @@ import torch
 from fastcore.basics import patch
 from torch import Tensor
 
-from ..core import DataError, key
-from ..physics.objects import pad
+from ..core import DataError, FileError, key
 
 # %% ../../nbs/160_data.batches.ipynb #293d4659
 @dataclass
@@ -33,7 +32,7 @@ class Packed:
     def __len__(self): return len(self.n)
     def to(self, device): return replace(self, values={k: v.to(device) for k, v in self.values.items()}, n=self.n.to(device))
 
-# %% ../../nbs/160_data.batches.ipynb #77e9b456
+# %% ../../nbs/160_data.batches.ipynb #a441f6c3
 @patch
 def take(self:Packed,
     index:Tensor, # (...) rows of the sample
@@ -46,14 +45,25 @@ def take(self:Packed,
     rows = torch.where(mask, self.start[index][..., None] + place, len(next(iter(self.values.values()))) - 1)
     return {k: v.index_select(0, rows.flatten()).view(*rows.shape, v.shape[1]) for k, v in self.values.items()} | {'_mask': mask}
 
+# %% ../../nbs/160_data.batches.ipynb #cc8da873
 @patch
-def read(self:Packed, k, index, n, size):
-    "Rows of a file, read event by event: what is mapped would count as memory of this process, by up to two megabytes for each event."
-    like, n, start = self.values[k], n.flatten(), self.start[index.flatten()].tolist()
-    row = like.shape[1]*like.element_size()
-    with open(self.folder/f'{self.name}{k}', 'rb', buffering=0) as f: found = b''.join([os.pread(f.fileno(), row*m, row*s) for s, m in zip(start, n.tolist())])
-    values = torch.from_numpy(np.frombuffer(found, like.numpy().dtype).reshape(int(n.sum()), like.shape[1]).copy())
-    return pad(values, n, size)[0].view(*index.shape, size, like.shape[1])
+def read(self:Packed,
+    k,     # ending of the tensor's name
+    index, # (...) rows of the sample
+    n,     # (...) particles of each
+    size,  # P
+)->Tensor: # (...,P,F), zero where there is no particle
+    "Particles from a file, event by event, each to its place."
+    like, path = self.values[k], self.folder/f'{self.name}{k}'
+    found, row = like.new_zeros(*index.shape, size, like.shape[1]), like.shape[1]*like.element_size()
+    room = found.view(-1).numpy().view(np.uint8)
+    spans = [(i*size*row, row*m, row*s) for i, (m, s) in enumerate(zip(n.flatten().tolist(), self.start[index.flatten()].tolist())) if m]
+    with open(path, 'rb', buffering=0) as f:
+        if hasattr(os, 'posix_fadvise'): # not on macOS
+            for _, length, at in spans: os.posix_fadvise(f.fileno(), at, length, os.POSIX_FADV_WILLNEED)
+        got = sum(os.preadv(f.fileno(), [room[to:to + length]], at) for to, length, at in spans)
+    if got != row*n.sum(): raise FileError(f'{path} was cut short while it was in use. Train again.')
+    return found
 
 # %% ../../nbs/160_data.batches.ipynb #bc85a9e6
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['as_tensor', 'as_events', 'check_total', 'weighted_mean', 'binary_events', 'ascending', 'last_equal', 'selected',
-           'roc_curve', 'roc_auc', 'check_prob', 'accuracy', 'log_loss', 'brier', 'class_events', 'log_loss_multiclass',
-           'accuracy_multiclass', 'auc_per_class', 'auc_multiclass', 'residuals', 'mse', 'mae', 'pull_mean', 'pull_std',
-           'weighted_quantile', 'resolution']
+           'roc_curve', 'roc_auc', 'rejection', 'check_prob', 'accuracy', 'log_loss', 'brier', 'class_events',
+           'log_loss_multiclass', 'accuracy_multiclass', 'auc_per_class', 'auc_multiclass', 'residuals', 'mse', 'mae',
+           'pull_mean', 'pull_std', 'weighted_quantile', 'resolution']
 
 # %% ../../nbs/290_evaluate.metrics.ipynb #e52358b7
 import math
@@ -132,6 +132,21 @@ def roc_auc(
     r"""Area under the ROC curve, $\sum_{i\in s,j\in b} w_i w_j\,([s_i>s_j]+\frac12[s_i=s_j])/(W_s W_b)$."""
     fpr, tpr, _ = roc_curve(score, y, w)
     return torch.trapezoid(tpr, fpr, dim=-1)
+
+# %% ../../nbs/290_evaluate.metrics.ipynb #f16f0cc3
+def rejection(
+    score,  # (...,N) higher is more like signal
+    y,      # (...,N) or (N,) 1 for signal, 0 for background
+    w=None, # (...,N) or (N,) weight
+    *,
+    efficiency, # (...) share of the signal's weight that the cut keeps at least, in (0, 1]
+)->Tensor: # (...) infinite where no background is left
+    "Background rejection, one over the background efficiency, of the tightest cut that keeps a share of the signal."
+    fpr, tpr, _ = roc_curve(score, y, w)
+    efficiency = as_tensor(efficiency, fpr.device).expand(fpr.shape[:-1])
+    if not ((efficiency > 0) & (efficiency <= 1)).all(): raise DataError(f'Expected an efficiency above 0 and up to 1, got {efficiency.tolist()}.')
+    first = (tpr >= efficiency[..., None]*(1 - 1e-12)).byte().argmax(-1, keepdim=True)
+    return 1/fpr.gather(-1, first)[..., 0]
 
 # %% ../../nbs/290_evaluate.metrics.ipynb #6a66816b
 def check_prob(

@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['write_many', 'jet_recipe', 'PerParticle', 'Clock', 'forget', 'room_trial', 'Turns', 'stream_trial', 'in_process']
 
-# %% ../../nbs/898_scale.bench_objects.ipynb #c529f482
-import json, os, resource, subprocess, sys, time
+# %% ../../nbs/898_scale.bench_objects.ipynb #17c61ee3
+import json, os, subprocess, sys, time
 from dataclasses import replace
 from pathlib import Path
+from resource import RUSAGE_SELF, getrusage
 
 import numpy as np
 import torch
@@ -58,17 +59,19 @@ class PerParticle(nn.Module):
         total = (self.each(x['constituents'])*x['constituents_mask'][..., None]).sum(-2)/16
         return self.top(torch.cat([total, x['flat']], -1))[..., 0]
 
-# %% ../../nbs/898_scale.bench_objects.ipynb #6bff3432
+# %% ../../nbs/898_scale.bench_objects.ipynb #3148aa19
 class Clock(Callback):
-    "When each step ended, and how much of the room in its batch was filled."
-    def __init__(self, kind='constituents', most=None, cold=None): self.kind, self.most, self.cold, self.ends, self.filled = kind, most, cold, [], []
-    def before_fit(self, learn): self.ends = [time.perf_counter()]
+    "When each step ended, how much of the room in its batch was filled, and what the process has used."
+    def __init__(self, kind='constituents', most=None, cold=None): self.kind, self.most, self.cold, self.ends, self.filled, self.used = kind, most, cold, [], [], []
+    def before_fit(self, learn): self.ends, self.used = [time.perf_counter()], [getrusage(RUSAGE_SELF)]
     def after_loss(self, learn): self.filled.append(float(learn.batch.x[f'{self.kind}_mask'].float().mean()))
     def after_step(self, learn):
         self.ends.append(time.perf_counter())
-        if learn.step == self.cold: forget(learn.room.name)
+        if learn.step == self.cold:
+            forget(learn.room.name)
+            self.used.append(getrusage(RUSAGE_SELF))
         learn.stop |= learn.step == self.most
-    def seconds(self, first=3, end=None, each=1): return float(np.median(np.diff(self.ends)[first:end:each])) # of a step, without the first, which make room
+    def seconds(self, first=3): return float(np.median(np.diff(self.ends)[first:])) # of a step, without the first, which make room
 
 # %% ../../nbs/898_scale.bench_objects.ipynb #8d26c4d4
 def forget(folder):
@@ -89,32 +92,33 @@ def room_trial(
     loss = torch.nn.functional.binary_cross_entropy(score.mean(0), torch.from_numpy(test.y).float())
     return dict(padding=1 - np.mean(clock.filled), step_ms=1e3*clock.seconds(), events_per_s=bs/clock.seconds(), auc=float(roc_auc(score.mean(0), torch.from_numpy(test.y))), loss=float(loss))
 
-# %% ../../nbs/898_scale.bench_objects.ipynb #af86b9b7
+# %% ../../nbs/898_scale.bench_objects.ipynb #277f9952
 class Turns(Callback):
     "Every other step from memory, so that both meet the same disturbances."
     def before_fit(self, learn):
-        packed = {n: replace(t, values={k: v.clone() for k, v in t.values.items()}, folder=None) for n, t in learn.sample.x.items() if isinstance(t, Packed)}
+        whole = lambda t: {k: torch.from_numpy(np.fromfile(t.folder/f'{t.name}{k}', v.numpy().dtype)).view(v.shape) for k, v in t.values.items()}
+        packed = {n: replace(t, values=whole(t), folder=None) for n, t in learn.sample.x.items() if isinstance(t, Packed)}
         self.samples = learn.sample, replace(learn.sample, x=learn.sample.x | packed)
     def before_step(self, learn): learn.sample = self.samples[learn.step % 2]
 
-# %% ../../nbs/898_scale.bench_objects.ipynb #cd278e42
+# %% ../../nbs/898_scale.bench_objects.ipynb #32987977
 def stream_trial(
     file:str,         # fold file of jets
     folder:str,       # where tensors go
     *, steps:int=100, bs:int=256, members:int=1,
     cold:int=0,       # further steps after the system was asked to forget the files
     turns:bool=False, # shall every other step read from memory?
-)->dict: # GB of tensors, peak GB, seconds of preparation and events/s of training
+)->dict: # GB of tensors and at the peak, seconds of preparation, ms of each step, MB that cold steps fetched from the disk
     "Train some steps."
     start = time.perf_counter()
     ff = FoldFile(file, verify=False); recipe = jet_recipe(ff)
-    clock = Clock(most=steps + cold, cold=steps if cold else None)
+    clock = Clock(most=steps + cold, cold=steps)
     learn = Learner(Ensemble(lambda: PerParticle(recipe.layout), members), recipe, bce, cbs=[Turns(), clock] if turns else [clock])
     learn.fit(ff, epochs=1, bs=bs, folds=1, folder=folder)
     stored = sum(v.nbytes for t in learn.sample.x.values() for v in (t.values.values() if isinstance(t, Packed) else [t]))
-    out = dict(events=len(ff), tensors_GB=stored/1e9, peak_GB=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss*1024/1e9, prepare_s=clock.ends[0] - start, disk_per_s=bs/clock.seconds(4, steps, 2 if turns else 1))
-    if turns: out['memory_per_s'] = bs/clock.seconds(5, steps, 2)
-    return out | (dict(cold_per_s=bs/clock.seconds(steps + 1)) if cold else {})
+    prepared, forgot, end = *clock.used, getrusage(RUSAGE_SELF)
+    return dict(events=len(ff), tensors_GB=stored/1e9, prepared_GB=prepared.ru_maxrss*1024/1e9, peak_GB=end.ru_maxrss*1024/1e9, prepare_s=clock.ends[0] - start,
+                fetched_MB=(end.ru_inblock - forgot.ru_inblock)*512/1e6, step_ms=(1e3*np.diff(clock.ends)).tolist())
 
 # %% ../../nbs/898_scale.bench_objects.ipynb #49ed0a60
 def in_process(
