@@ -35,8 +35,14 @@ from hepdev.train.learner import Callback, Learner
 from hepdev.train.losses import bce, linked
 from hepdev.train.schedule import one_cycle
 
-root = Path(__file__).resolve().parent.parent
 law = partial(settings, deadline=None, derandomize=True, database=None, phases=[Phase.explicit, Phase.generate])
+
+def printed(name, **known):
+    "What a piece of code in the prose of the notebook on composed networks defines."
+    notebook = Path(__file__).resolve().parent.parent/'nbs'/'289_models.composed.ipynb'
+    prose = '\n'.join(''.join(c['source']) for c in json.loads(notebook.read_text(encoding='utf-8'))['cells'] if c['cell_type'] == 'markdown')
+    exec(next(code for code in re.findall('```python\n(.*?)```', prose, re.S) if re.search(rf'(def|class) {name}\b', code)), known)
+    return known[name]
 
 # Whole: training, pause, bundle
 
@@ -115,12 +121,6 @@ def test_a_quarter_turn_is_one_of_four_views(kind):
 
 # Outputs at particles
 
-@linked('identity')
-def at_particles(out, y):
-    "Binary cross entropy, averaged over the particles of an event; where there is none the target is NaN."
-    there = y.isfinite()
-    return (bce(out, torch.where(there, y, 0))*there).sum(-1)/there.sum(-1).clamp(min=1)
-
 def test_outputs_at_particles(tmp_path):
     "Which particles have a neighbour within 0.1? The target of an event is a row of P numbers."
     def asked(jets):
@@ -131,7 +131,8 @@ def test_outputs_at_particles(tmp_path):
         return replace(jets, y=near, schema=replace(jets.schema, target=tuple(f'near_{i}' for i in range(12)), classes=None))
     old, new = asked(some_jets(600, seed=1)), asked(some_jets(200, seed=2))
     build = composed(recipe(fixed=True).layout, node='constituents', heads={'constituents': dict(kind='particle_net', widths=[[16, 16]], k=2, pool=None)}, body=dict(kind='plain', width=16, depth=1))
-    learn = Learner(Ensemble(build, 2), recipe(fixed=True), at_particles, scale=no_scale, cbs=[one_cycle(2e-2)])
+    loss = printed('at_particles', torch=torch, bce=bce, linked=linked)
+    learn = Learner(Ensemble(build, 2), recipe(fixed=True), loss, scale=no_scale, cbs=[one_cycle(2e-2)])
     learn.fit(old, epochs=10, bs=25)
     there = np.isfinite(new.y)
     make_bundle(learn).save(tmp_path/'bundle')
@@ -214,10 +215,7 @@ def test_lorentz_network_sees_no_turn_and_masses_no_boost(reads, move):
 def test_a_network_of_torch_geometric(tmp_path):
     "The one printed in the notebook trains, members together as alone, and is saved and read like ours."
     pytest.importorskip('torch_geometric')
-    cells = json.loads((root/'nbs'/'289_models.composed.ipynb').read_text(encoding='utf-8'))['cells']
-    printed = next(m[1] for c in cells if c['cell_type'] == 'markdown' and (m := re.search(r'```python\n(.*torch_geometric.*?)```', ''.join(c['source']), re.S)))
-    exec(printed, space := {})
-    build, jets = partial(space['Geometric'], recipe().layout), some_jets(900, seed=3)
+    build, jets = partial(printed('Geometric'), recipe().layout), some_jets(900, seed=3)
     def made(members): return Learner(Ensemble(build, members), recipe(), bce, metrics=[roc_auc], cbs=[one_cycle(2e-2), Augment('rotate', 'flip_z')])
     many, one = made(3), made([1])
     many.fit(jets, epochs=4, bs=50)

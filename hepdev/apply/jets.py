@@ -50,7 +50,7 @@ def cuts(
     "Observables as scores."
     return {'mass window': -abs(test.x['mass'] - 172.5), 'tau32': -test.x['tau32']}
 
-# %% ../../nbs/992_apply.jets.ipynb #898d8c20
+# %% ../../nbs/992_apply.jets.ipynb #1430a04a
 def steps(
     momenta:bool, # keep four-momenta too?
 )->tuple: # of a recipe: names and settings
@@ -65,16 +65,16 @@ def tagger(
     members:int=3, alike:int=8, bs:int=256, # as of `Job`
     **block, # kind and settings of the block that reads the constituents
 )->Job:
-    "A training of three networks, each leaving out another tenth to find its best epoch."
+    "A training of some networks, each leaving out another tenth to find its best epoch."
     network = dict(heads={'constituents': block}, body=dict(kind='plain', width=64, depth=2))
     return Job(steps=steps(momenta), architecture='composed', network=network, augment=(), members=members, epochs=epochs, lr=lr, bs=bs, folds=10, alike=alike)
 
-# %% ../../nbs/992_apply.jets.ipynb #7510f2bb
+# %% ../../nbs/992_apply.jets.ipynb #831d7bb5
 taggers = {
     'deep sets': tagger(kind='deep_sets', pool=['sum', 'mean', 'max'], epochs=20, lr=1e-2),
-    'GRU': tagger(kind='recurrent', width=64, epochs=12, lr=5e-3),
-    'ParticleNet': tagger(kind='particle_net', epochs=8, lr=5e-3),
-    'Particle Transformer': tagger(kind='particle_transformer', momenta=True, epochs=8, lr=3e-3)}
+    'GRU': tagger(kind='recurrent', width=64, pool='max', epochs=12, lr=1e-2, bs=128),
+    'ParticleNet': tagger(kind='particle_net', pool=['mean', 'max'], epochs=10, lr=5e-3, bs=128, members=2),
+    'Particle Transformer': tagger(kind='particle_transformer', momenta=True, epochs=7, lr=3e-3, bs=128, members=2)}
 
 # %% ../../nbs/992_apply.jets.ipynb #642d9711
 class Seconds(Callback):

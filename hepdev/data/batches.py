@@ -32,7 +32,7 @@ class Packed:
     def __len__(self): return len(self.n)
     def to(self, device): return replace(self, values={k: v.to(device) for k, v in self.values.items()}, n=self.n.to(device))
 
-# %% ../../nbs/160_data.batches.ipynb #a441f6c3
+# %% ../../nbs/160_data.batches.ipynb #ac3e7380
 @patch
 def take(self:Packed,
     index:Tensor, # (...) rows of the sample
@@ -41,31 +41,49 @@ def take(self:Packed,
     n = self.n[index]
     place = torch.arange(self.size if self.fixed else max(1, int(n.max())), device=n.device)
     mask = place < n[..., None]
-    if self.folder: return {k: self.read(k, index, n, len(place)) for k in self.values} | {'_mask': mask}
+    if self.folder:
+        self.expect(index)
+        return {k: self.read(k, index, len(place)) for k in self.values} | {'_mask': mask}
     rows = torch.where(mask, self.start[index][..., None] + place, len(next(iter(self.values.values()))) - 1)
     return {k: v.index_select(0, rows.flatten()).view(*rows.shape, v.shape[1]) for k, v in self.values.items()} | {'_mask': mask}
 
-# %% ../../nbs/160_data.batches.ipynb #cc8da873
+# %% ../../nbs/160_data.batches.ipynb #2bbbeb19
+@patch
+def spans(self:Packed,
+    k,     # ending of a tensor's name
+    index, # (...) rows of the sample
+)->list: # of (position in `index`, first byte, bytes), without events that have no particles
+    "Where the particles of some events lie in their file."
+    row = self.values[k].shape[1]*self.values[k].element_size()
+    return [(i, row*s, row*m) for i, (s, m) in enumerate(zip(self.start[index].flatten().tolist(), self.n[index].flatten().tolist())) if row*m]
+
+@patch
+def expect(self:Packed,
+    index, # (...) rows of the sample
+):
+    "Have particles fetched that are needed soon, without waiting for them."
+    if not self.folder or not hasattr(os, 'posix_fadvise'): return # as on macOS
+    for k in self.values:
+        with open(self.folder/f'{self.name}{k}', 'rb', buffering=0) as f:
+            for _, at, length in self.spans(k, index): os.posix_fadvise(f.fileno(), at, length, os.POSIX_FADV_WILLNEED)
+
+# %% ../../nbs/160_data.batches.ipynb #50ca06de
 @patch
 def read(self:Packed,
-    k,     # ending of the tensor's name
+    k,     # ending of a tensor's name
     index, # (...) rows of the sample
-    n,     # (...) particles of each
     size,  # P
 )->Tensor: # (...,P,F), zero where there is no particle
     "Particles from a file, event by event, each to its place."
-    like, path = self.values[k], self.folder/f'{self.name}{k}'
-    found, row = like.new_zeros(*index.shape, size, like.shape[1]), like.shape[1]*like.element_size()
+    like, path, spans = self.values[k], self.folder/f'{self.name}{k}', self.spans(k, index)
+    found, step = like.new_zeros(*index.shape, size, like.shape[1]), size*like.shape[1]*like.element_size()
     room = found.view(-1).numpy().view(np.uint8)
-    spans = [(i*size*row, row*m, row*s) for i, (m, s) in enumerate(zip(n.flatten().tolist(), self.start[index.flatten()].tolist())) if m]
     with open(path, 'rb', buffering=0) as f:
-        if hasattr(os, 'posix_fadvise'): # not on macOS
-            for _, length, at in spans: os.posix_fadvise(f.fileno(), at, length, os.POSIX_FADV_WILLNEED)
-        got = sum(os.preadv(f.fileno(), [room[to:to + length]], at) for to, length, at in spans)
-    if got != row*n.sum(): raise FileError(f'{path} was cut short while it was in use. Train again.')
+        got = sum(os.preadv(f.fileno(), [room[i*step:i*step + length]], at) for i, at, length in spans)
+    if got != sum(length for *_, length in spans): raise FileError(f'{path} was cut short while it was in use. Train again.')
     return found
 
-# %% ../../nbs/160_data.batches.ipynb #bc85a9e6
+# %% ../../nbs/160_data.batches.ipynb #c28813c2
 @dataclass(frozen=True)
 class Sample:
     "Events as tensors, each with N rows."
@@ -78,6 +96,9 @@ class Sample:
     def lengths(self): # (N,) particles of each event, of all kinds together; None for flat events
         packed = [t.n for t in self.x.values() if isinstance(t, Packed)]
         return sum(packed).cpu() if packed else None
+    def expect(self, index): # rows that are needed soon
+        for t in self.x.values():
+            if isinstance(t, Packed): t.expect(index)
     def __len__(self): return len(self.w)
     def to(self, device): return replace(self, x={n: t.to(device) for n, t in self.x.items()}, y=self.y.to(device), w=self.w.to(device))
 
@@ -91,26 +112,25 @@ def _mapped(file, dtype, *shape):
     "A file as a tensor."
     return torch.from_file(str(file), shared=True, size=math.prod(shape), dtype=dtype).view(*shape) if math.prod(shape) else torch.empty(shape, dtype=dtype)
 
-# %% ../../nbs/160_data.batches.ipynb #9236cb6a
+# %% ../../nbs/160_data.batches.ipynb #7ccb0bb0
 class _Packing:
     "Objects of one kind, block by block, into memory or into files."
-    def __init__(self, name, layout, folder): self.name, self.layout, self.folder, self.n, self.parts = name, layout, folder and Path(folder), [], {}
+    def __init__(self, name, layout, folder, n): self.name, self.layout, self.folder, self.n, self.parts = name, layout, folder and Path(folder), torch.zeros(n, dtype=torch.int64), {}
 
-    def add(self, x):
+    def add(self, x, block):
         mask = x.pop(f'{self.name}_mask')
-        self.n.append(mask.sum(1))
+        self.n[block] = mask.sum(1)
         for k in [k for k in ('', '_codes') if f'{self.name}{k}' in x]: self.put(k, x.pop(f'{self.name}{k}')[mask])
 
     def put(self, k, rows):
         if self.folder:
             with open(self.folder/f'{self.name}{k}', 'ab' if k in self.parts else 'wb') as f: rows.numpy().tofile(f)
-            rows = rows[:0].clone() # a view would keep all of them
-        self.parts.setdefault(k, []).append(rows)
+            self.parts.setdefault(k, [rows[:0].clone()]) # a view would keep all of them
+        else: self.parts.setdefault(k, []).append(rows)
 
     def done(self):
-        n = torch.cat(self.n)
         for k, parts in self.parts.items(): self.put(k, parts[0].new_zeros(1, parts[0].shape[1]))
-        return Packed({k: self.whole(k, parts, int(n.sum()) + 1) for k, parts in self.parts.items()}, n, self.layout.size, self.layout.fixed, self.folder, self.name)
+        return Packed({k: self.whole(k, parts, int(self.n.sum()) + 1) for k, parts in self.parts.items()}, self.n, self.layout.size, self.layout.fixed, self.folder, self.name)
 
     def whole(self, k, parts, rows):
         shape, end = (rows, parts[0].shape[1]), 0
@@ -121,7 +141,7 @@ class _Packing:
             out[end - len(part):end] = part
         return out
 
-# %% ../../nbs/160_data.batches.ipynb #0f404a83
+# %% ../../nbs/160_data.batches.ipynb #f7e31bda
 def make_sample(
     events,   # `Events` or `FoldFile`
     recipe,   # fitted: called with events and rows, gives a dict of tensors
@@ -132,11 +152,12 @@ def make_sample(
     "Send events through a recipe, block by block."
     objects = getattr(getattr(recipe, 'layout', None), 'objects', {})
     rows_at_once = rows_at_once or (1 << 16)//max(1, sum(o.size for o in objects.values())//8)
-    x, n, packing = {}, len(events), {name: _Packing(name, o, folder) for name, o in objects.items()}
+    x, n = {}, len(events)
+    packing = {name: _Packing(name, o, folder, n) for name, o in objects.items()}
     for start in range(0, n, rows_at_once):
         block = slice(start, min(start + rows_at_once, n))
         found = recipe(events, block)
-        for p in packing.values(): p.add(found)
+        for p in packing.values(): p.add(found, block)
         for name, t in found.items():
             if name not in x: x[name] = _empty(t, n, folder, name)
             x[name][block] = t

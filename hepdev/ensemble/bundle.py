@@ -158,7 +158,7 @@ def save(self:Bundle,
     "Write the bundle; raises `FileError` if something is there already, or is being written."
     write_folder(path, BUNDLE, self.parts(), overwrite=overwrite, complete=self.complete)
 
-# %% ../../nbs/590_ensemble.bundle.ipynb #b6e80971
+# %% ../../nbs/590_ensemble.bundle.ipynb #e225369e
 MAKERS = {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn, torch.eye, torch.arange}
 
 class AtMost(TorchFunctionMode):
@@ -168,7 +168,7 @@ class AtMost(TorchFunctionMode):
         if func in MAKERS:
             sizes = kwargs['size'] if kwargs and 'size' in kwargs else args[0] if args and isinstance(args[0], (tuple, list)) else args
             self.left -= max(1, math.prod(n for n in sizes if isinstance(n, int)))
-            if self.left < 0: raise FileError('the network that is described is larger than the weights that are there')
+            if self.left < 0: raise FileError('the network that is described is larger than its weights')
         return func(*args, **(kwargs or {}))
 
 def _counts(settings):
@@ -178,12 +178,14 @@ def _counts(settings):
     if isinstance(settings, list):
         for v in settings: yield from _counts(v)
 
+# %% ../../nbs/590_ensemble.bundle.ipynb #2069c229
 def _ensemble(path, about, layout, weights, model):
     "The networks with their weights."
-    if about['architecture'] is None and model is None: raise FileError(f'{path} holds a network of your own. Give the callable that makes it: load_bundle(path, model=...).')
+    named, size = about['architecture'], sum(a.size for a in weights.values())
+    if named is None and model is None: raise FileError(f'{path} holds a network of your own. Give the callable that makes it: load_bundle(path, model=...).')
     if any(a.shape[:1] != (len(about['members']),) for a in weights.values()): raise ValueError('weights and members differ in number')
-    build, size = model or Architecture(about['architecture']['name'], layout, about['architecture']['settings']), sum(a.size for a in weights.values())
-    if not model and any(abs(n) > size for n in _counts(build.settings)): raise FileError(f'{path}: the network that is described is larger than the weights that are there.')
+    build = model or Architecture(named['name'], layout, named['settings'])
+    if not model and any(abs(n) > size for n in _counts(build.settings)): raise FileError(f'{path}: the network that is described is larger than its weights.')
     with AtMost(math.inf if model else 2*size + 10_000): ens = Ensemble(build, about['members'], seed=about['seed'])
     ens.load_state_dict({n: torch.from_numpy(a.copy()) for n, a in weights.items()})
     return ens

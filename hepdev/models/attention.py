@@ -67,7 +67,7 @@ def _placed(start, place, mirror, made):
     full = start.expand(len(made), *start.shape)
     return full.flatten(1).index_copy(1, torch.cat([place, mirror]), torch.cat([made, made], 1)).view(full.shape).flatten(0, 1)
 
-# %% ../../nbs/287_models.attention.ipynb #f68db591
+# %% ../../nbs/287_models.attention.ipynb #7f581bd4
 def closed(
     p:Packing,
     dtype:torch.dtype, # of the activations
@@ -76,6 +76,7 @@ def closed(
     n = p.mask.shape[1]
     return torch.zeros(p.mask.shape, dtype=dtype, device=p.mask.device).masked_fill(~p.mask, torch.finfo(dtype).min/2)[:, None].expand(-1, n, -1)
 
+# %% ../../nbs/287_models.attention.ipynb #e03f1845
 class PairBias(nn.Module):
     "A number for each head and pair of particles, made from what physics knows about them."
     def __init__(self,
@@ -83,7 +84,8 @@ class PairBias(nn.Module):
         heads:int,       # H
     ):
         super().__init__()
-        self.layers = nn.Sequential(BatchNorm(4), chain(4, widths, activation='gelu', norm='batch'), linear(([4, *widths])[-1], heads, bias=False), BatchNorm(heads))
+        last = linear([4, *widths][-1], heads, bias=False)
+        self.layers = nn.Sequential(BatchNorm(4), chain(4, widths, activation='gelu', norm='batch'), last, BatchNorm(heads))
 
     def forward(self,
         momenta:Tensor, # (R,4)

@@ -54,7 +54,7 @@ class _Judge(nn.Module):
         if out.dim() == 3: out = (out*mask[..., None]).sum(1)/mask.sum(1, keepdim=True).clamp(min=1)
         return self.top(out)[..., 0]
 
-# %% ../../nbs/281_models.clouds.ipynb #2e0184ba
+# %% ../../nbs/281_models.clouds.ipynb #8ce42c35
 def right_answers(
     build:Callable, # makes a module: (B,P,7), (B,P) -> (B,D) or, node by node, (B,P,D)
     *, steps:int=150, # of Adam, each on 128 clouds
@@ -74,7 +74,7 @@ def right_answers(
             opt.step()
         net.eval()
         x, mask, y = clouds(2000, seed=seed + 1)
-        with torch.no_grad(): return float(((net(x, mask) > 0) == y.bool()).float().mean())
+        with torch.no_grad(): return float(((net(x, mask) > 0) == y.bool()).double().mean())
 
 # %% ../../nbs/281_models.clouds.ipynb #7b716786
 def _values(net, x, mask):

@@ -68,7 +68,7 @@ class ObjectHead(Block):
         codes = x[f'{self.name}_codes'].flatten(1, 2)
         return self.block(torch.cat([p, self.embedding(codes).unflatten(1, mask.shape[1:])], -1), mask)
 
-# %% ../../nbs/289_models.composed.ipynb #9f7c691b
+# %% ../../nbs/289_models.composed.ipynb #36009911
 class ImageHead(Block):
     "An image through convolutions."
     def __init__(self,
@@ -80,6 +80,7 @@ class ImageHead(Block):
         self.name, self.net, self.outputs = name, stacked(net), net.outputs
     def forward(self, x, members): return self.net(x[self.name].expand(members, *x[self.name].shape[1:]))
 
+# %% ../../nbs/289_models.composed.ipynb #5810b5ee
 class FlatHead(Block):
     "Columns as they are, and embedded categories."
     def __init__(self,
@@ -109,10 +110,10 @@ class Between(nn.Module):
 
 endcaps = dict(between=Between)
 
-# %% ../../nbs/289_models.composed.ipynb #c983e024
+# %% ../../nbs/289_models.composed.ipynb #535cefdf
 def _head(layout, name, settings):
     "The head that reads a part of the layout, or an image."
-    if name == 'flat': return FlatHead(layout)
+    if name == 'flat': return made(dict(flat=FlatHead), dict(kind='flat') | settings, layout, what='flat head')
     if settings.get('kind') in images: return ImageHead(name, settings)
     return ObjectHead(name, layout.objects[check_name('objects', name, layout.objects)], settings)
 
@@ -152,7 +153,7 @@ def each(self:Composed, parts, x):
     rows = [lists.side_by_side(p if n == self.node else p[:, :, None].expand(*nodes.shape[:3], -1)) for n, p in parts.items()]
     return lists.unpack(self.body(*rows).flatten(0, 1)[lists.seat]).unflatten(0, nodes.shape[:2])
 
-# %% ../../nbs/289_models.composed.ipynb #bbd31ca7
+# %% ../../nbs/289_models.composed.ipynb #314dd193
 def _layers(kind):
     def build(sizes, outputs, width=64, depth=3, activation='silu'):
         return Layers(sum(sizes), width=width, depth=depth, kind=kind, activation=activation, outputs=outputs)
@@ -162,6 +163,7 @@ def _parallel(sizes, outputs, bottleneck=4, width=33, depth=3, inner='dense', ac
 
 bodies = dict(plain=_layers('plain'), residual=_layers('residual'), dense=_layers('dense'), parallel=_parallel)
 
+# %% ../../nbs/289_models.composed.ipynb #d657983f
 @architecture
 def composed(
     layout:Layout,        # of the tensors that it reads

@@ -72,7 +72,7 @@ class Stage(nn.Module):
         for part in self.parts: h = part(h, p)
         return h if self.plain else (h + (x if self.shortcut is None else self.shortcut(x, p))).relu()
 
-# %% ../../nbs/285_models.convolutions.ipynb #e3e578b4
+# %% ../../nbs/285_models.convolutions.ipynb #afb202d8
 @block('convolutions')
 class Convolutions(nn.Module):
     "Convolutions along the particles of an event."
@@ -87,7 +87,8 @@ class Convolutions(nn.Module):
     ):
         super().__init__()
         self.pool = pools(pool)
-        self.stages = nn.ModuleList(Stage(1, a, b, kind=kind, kernel=kernel, groups=groups, squeeze=squeeze) for a, b in zip([len(objects.columns), *widths], widths))
+        each = zip([len(objects.columns), *widths], widths)
+        self.stages = nn.ModuleList(Stage(1, a, b, kind=kind, kernel=kernel, groups=groups, squeeze=squeeze) for a, b in each)
         self.outputs = widths[-1]*len(self.pool or (1,))
 
     def forward(self, x, mask):

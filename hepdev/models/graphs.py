@@ -101,7 +101,7 @@ class ParticleNet(nn.Module):
         for conv in self.convs: made.append(conv(made[-1], nearest(p, made[-1][:, self.near] if len(made) == 1 else made[-1], self.k)))
         return pooled(self, p, made[-1] if self.fusion is None else self.fusion(torch.cat(made[1:], -1)))
 
-# %% ../../nbs/286_models.graphs.ipynb #e1edc306
+# %% ../../nbs/286_models.graphs.ipynb #63149418
 @block('interaction_net')
 class InteractionNet(nn.Module):
     "Effects of all pairs on each particle, and what comes of them."
@@ -113,7 +113,7 @@ class InteractionNet(nn.Module):
         pool='mean',          # 'sum', 'mean', 'max', several of them, or None for nodes
     ):
         super().__init__()
-        n, self.pool = len(objects.columns), pools(pool)
+        n, self.size, self.pool = len(objects.columns), objects.size, pools(pool)
         self.own, self.others = (linear(n, width, 'silu') for _ in range(2))
         self.relation = chain(width, (effects,), activation='silu')
         self.object = chain(n + effects, (width, outputs), activation='silu')
@@ -123,7 +123,7 @@ class InteractionNet(nn.Module):
         p = Packing(mask)
         rows, edges = p.pack(x), all_pairs(p)
         effect = self.relation(F.silu(self.own(rows)[edges.centre] + self.others(rows)[edges.other]))
-        return pooled(self, p, self.object(torch.cat([rows, edges.pool(effect, 'mean')], -1)))
+        return pooled(self, p, self.object(torch.cat([rows, edges.pool(effect, 'sum')/self.size], -1)))
 
 # %% ../../nbs/286_models.graphs.ipynb #b589b5f7
 class GravLayer(nn.Module):

@@ -66,7 +66,7 @@ class BatchNorm(nn.BatchNorm1d):
 norms = dict(batch=BatchNorm, layer=nn.LayerNorm)
 activation_modules = dict(relu=partial(nn.ReLU, inplace=True), gelu=nn.GELU, silu=nn.SiLU, elu=nn.ELU, tanh=nn.Tanh, linear=nn.Identity)
 
-# %% ../../nbs/282_models.objects.ipynb #58972112
+# %% ../../nbs/282_models.objects.ipynb #a98eb468
 def linear(
     n_in:int,  # input features
     n_out:int, # output features
@@ -79,6 +79,7 @@ def linear(
     if bias: nn.init.zeros_(layer.bias)
     return layer
 
+# %% ../../nbs/282_models.objects.ipynb #a45c1ab4
 def chain(
     n_in:int,         # input features
     widths:Sequence,  # output features of each layer
@@ -114,7 +115,7 @@ def pooled(
     "What a block gives: one vector for each event, or its rows back in their places."
     return packing.unpack(rows) if of.pool is None else packing.pool(rows, of.pool)
 
-# %% ../../nbs/282_models.objects.ipynb #2cd6f1de
+# %% ../../nbs/282_models.objects.ipynb #93636183
 def pools(
     pool, # 'sum', 'mean', 'max', several of them, or None for nodes
 )->tuple: # or None
@@ -124,6 +125,7 @@ def pools(
     for how in pool: check_name('way to pool', how, POOLS)
     return pool
 
+# %% ../../nbs/282_models.objects.ipynb #fdc56e60
 @block('columns')
 class Columns(Block):
     "The particles' columns, pooled as they are; without weights, members differ in nothing."
@@ -141,14 +143,16 @@ class Columns(Block):
         p = Packing(mask.flatten(0, 1))
         return pooled(self, p, p.pack(x.flatten(0, 1))).unflatten(0, mask.shape[:2])
 
-# %% ../../nbs/282_models.objects.ipynb #9cb71d99
+# %% ../../nbs/282_models.objects.ipynb #a6bbc4ea
 def momentum_columns(
     objects:ObjectLayout,
     name:str=None, # of a vector; may be left out where there is one only
 )->tuple: # positions of px, py, pz and, if it is known, E
     "Where the momentum of a particle stands among its columns; raises `DataError` where there is none."
     known = {n: v for n, v in objects.vectors.items() if len(v) > 2}
-    if name is None and len(known) != 1: raise DataError(f"Of these objects {len(known)} vectors with px, py and pz are known{f', {sorted(known)}: say which' if known else '. Let the recipe make them: Cartesian()'}.")
+    if name is None and len(known) != 1:
+        advice = f', {sorted(known)}: say which.' if known else '. Let the recipe make them: Cartesian().'
+        raise DataError(f'Of these objects {len(known)} vectors with px, py and pz are known{advice}')
     return tuple(objects.columns.index(c) for c in known[check_name('vector of the objects', name or [*known][0], known)])
 
 def four_momenta(

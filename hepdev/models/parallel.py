@@ -15,7 +15,7 @@ from ..core import DataError
 from .mlp import Layers
 from .stack import Block, Linear
 
-# %% ../../nbs/255_models.parallel.ipynb #ac87ef9f
+# %% ../../nbs/255_models.parallel.ipynb #86610d66
 class Parallel(Block):
     "Hidden layers for each of several groups of inputs, with bottlenecks between them."
     def __init__(self,
@@ -28,7 +28,7 @@ class Parallel(Block):
         activation:str='silu', # one of `hepdev.models.mlp.activations`
     ):
         super().__init__()
-        if len(sizes) < 2: raise DataError(f'Parallel bodies need two groups of inputs or more; got {len(sizes)}. For one group take plain, residual or dense layers.')
+        if len(sizes) < 2: raise DataError(f'Parallel bodies need two groups of inputs or more; got {len(sizes)}. For one take plain, residual or dense layers.')
         self.narrow = nn.ModuleList(Linear(sum(sizes) - n, bottleneck) for n in sizes) if bottleneck else [None]*len(sizes)
         self.layers = nn.ModuleList(Layers(n + bottleneck, width=width, depth=depth, kind=inner, activation=activation) for n in sizes)
         self.top = Linear(sum(layers.outputs for layers in self.layers), outputs)

@@ -5,15 +5,16 @@
 # %% auto #0
 __all__ = ['Recurrent']
 
-# %% ../../nbs/284_models.recurrent.ipynb #7418d13c
+# %% ../../nbs/284_models.recurrent.ipynb #e8188f7a
 import torch
-from torch import nn
+from fastcore.basics import patch
+from torch import Tensor, nn
 
 from ..core import check_name
 from ..data.recipe import ObjectLayout
-from .objects import POOLS, Packing, block
+from .objects import Packing, block, pooled, pools
 
-# %% ../../nbs/284_models.recurrent.ipynb #96c43922
+# %% ../../nbs/284_models.recurrent.ipynb #8077fcaf
 @block('recurrent')
 class Recurrent(nn.Module):
     "Cells that read one particle after the other."
@@ -23,20 +24,25 @@ class Recurrent(nn.Module):
         width:int=48,         # W numbers of the memory
         depth:int=1,          # cells on top of each other
         both:bool=False,      # read backwards too, with cells of their own?
-        pool='last',          # the memory after the last particle; or 'sum', 'mean', 'max' of all; None for nodes
+        pool='last',          # the memory after the last particle; or 'sum', 'mean', 'max' of all, several of them, or None for nodes
     ):
         super().__init__()
         make = lambda: dict(gru=nn.GRU, lstm=nn.LSTM)[check_name('cell', cell, ('gru', 'lstm'))](len(objects.columns), width, depth, batch_first=True)
-        self.pool = pool and check_name('way to pool', pool, ('last', *POOLS))
+        self.pool = 'last' if pool == 'last' else pools(pool)
         self.ways = nn.ModuleList(make() for _ in range(1 + both))
-        self.outputs = width*(1 + both)
+        self.outputs = width*(1 + both)*(1 if pool == 'last' else len(self.pool or (1,)))
 
-    def forward(self, x, mask):
-        p = Packing(mask)
-        q = Packing(torch.arange(max(1, int(p.count.max())), device=mask.device) < p.count[:, None])
-        rows = p.pack(x)
-        back = 2*p.first[p.event] + p.count[p.event] - 1 - torch.arange(len(rows), device=rows.device)
-        states = [q.pack(self.ways[0](q.unpack(rows))[0])] + [q.pack(way(q.unpack(rows[back]))[0])[back] for way in self.ways[1:]]
-        if self.pool != 'last': return p.unpack(torch.cat(states, -1)) if self.pool is None else p.pool(torch.cat(states, -1), (self.pool,))
-        ends = [torch.where(p.count > 0, row, len(rows)) for row in (p.first + p.count - 1, p.first)]
-        return torch.cat([nn.functional.pad(s, (0, 0, 0, 1))[end] for s, end in zip(states, ends)], -1)
+# %% ../../nbs/284_models.recurrent.ipynb #0a6268f9
+@patch
+def forward(self:Recurrent,
+    x:Tensor,    # (B,P,F)
+    mask:Tensor, # (B,P)
+)->Tensor: # (B,D), or (B,P,D)
+    p = Packing(mask)
+    q = Packing(torch.arange(max(1, int(p.count.max())), device=mask.device) < p.count[:, None])
+    rows = p.pack(x)
+    back = 2*p.first[p.event] + p.count[p.event] - 1 - torch.arange(len(rows), device=rows.device)
+    states = [q.pack(self.ways[0](q.unpack(rows))[0])] + [q.pack(way(q.unpack(rows[back]))[0])[back] for way in self.ways[1:]]
+    if self.pool != 'last': return pooled(self, p, torch.cat(states, -1))
+    ends = [torch.where(p.count > 0, row, len(rows)) for row in (p.first + p.count - 1, p.first)]
+    return torch.cat([nn.functional.pad(s, (0, 0, 0, 1))[end] for s, end in zip(states, ends)], -1)

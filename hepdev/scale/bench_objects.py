@@ -92,22 +92,22 @@ def room_trial(
     loss = torch.nn.functional.binary_cross_entropy(score.mean(0), torch.from_numpy(test.y).float())
     return dict(padding=1 - np.mean(clock.filled), step_ms=1e3*clock.seconds(), events_per_s=bs/clock.seconds(), auc=float(roc_auc(score.mean(0), torch.from_numpy(test.y))), loss=float(loss))
 
-# %% ../../nbs/898_scale.bench_objects.ipynb #277f9952
+# %% ../../nbs/898_scale.bench_objects.ipynb #653c591a
 class Turns(Callback):
-    "Every other step from memory, so that both meet the same disturbances."
+    "Ten steps from disk and ten from memory in turns, so that both meet the same disturbances."
     def before_fit(self, learn):
         whole = lambda t: {k: torch.from_numpy(np.fromfile(t.folder/f'{t.name}{k}', v.numpy().dtype)).view(v.shape) for k, v in t.values.items()}
         packed = {n: replace(t, values=whole(t), folder=None) for n, t in learn.sample.x.items() if isinstance(t, Packed)}
         self.samples = learn.sample, replace(learn.sample, x=learn.sample.x | packed)
-    def before_step(self, learn): learn.sample = self.samples[learn.step % 2]
+    def before_step(self, learn): learn.sample = self.samples[learn.step//10 % 2]
 
-# %% ../../nbs/898_scale.bench_objects.ipynb #32987977
+# %% ../../nbs/898_scale.bench_objects.ipynb #f4c02cf6
 def stream_trial(
     file:str,         # fold file of jets
     folder:str,       # where tensors go
     *, steps:int=100, bs:int=256, members:int=1,
     cold:int=0,       # further steps after the system was asked to forget the files
-    turns:bool=False, # shall every other step read from memory?
+    turns:bool=False, # shall ten steps of each twenty read from memory?
 )->dict: # GB of tensors and at the peak, seconds of preparation, ms of each step, MB that cold steps fetched from the disk
     "Train some steps."
     start = time.perf_counter()
