@@ -56,9 +56,9 @@ def recipe(**each):
     "Particles relative to their jet, and its columns."
     return Recipe([Each('constituents', [Relative('jet'), Energy(), Cartesian(), Scaled()], **each), Cartesian(), Imputed(), Scaled()]).fit(some_jets(200, seed=1))
 
-def learner(kind, members=2, cbs=()):
+def learner(kind, members=2, cbs=(), **more):
     build = composed(recipe().layout, heads={'flat': {}, 'constituents': dict(kind=kind, **HEADS[kind])}, body=dict(kind='dense', width=8, depth=1))
-    return Learner(Ensemble(build, members), recipe(), bce, cbs=cbs)
+    return Learner(Ensemble(build, members), recipe(), bce, cbs=cbs, **more)
 
 def fitted(learn, epochs=1, **more):
     learn.fit(some_jets(200, seed=1), epochs=epochs, bs=25, **more)
@@ -85,10 +85,11 @@ def test_bundle_in_a_fresh_process(tmp_path, kind):
 
 @pytest.mark.parametrize('kind', HEADS)
 def test_together_or_alone(kind):
-    many, one = fitted(learner(kind, 3)), fitted(learner(kind, [2]), folds=FoldPlan(3, (2,)))
+    plainly = dict(opt=partial(torch.optim.SGD, lr=1e-2)) # Adam turns rounding into whole steps where a gradient is zero, as that of a shift before a normalisation
+    many, one = fitted(learner(kind, 3, **plainly)), fitted(learner(kind, [2], **plainly), folds=FoldPlan(3, (2,)))
     a, b = (member_scores(learn.ens, recipe(), some_jets(60, seed=2)) for learn in (one, many))
-    np.testing.assert_allclose(a[0], b[2], atol=1e-4)
-    np.testing.assert_allclose(one.history.last('valid_loss')[0], many.history.last('valid_loss')[2], atol=1e-4)
+    np.testing.assert_allclose(a[0], b[2], atol=1e-5)
+    np.testing.assert_allclose(one.history.last('valid_loss')[0], many.history.last('valid_loss')[2], atol=1e-5)
 
 class StopAt(Callback):
     "What Ctrl-C does, at a known step."

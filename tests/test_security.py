@@ -25,6 +25,8 @@ allowed = { # (file, what): why it can do no harm
     ('models/mlp.py', 'importlib'): 'imports compiled parts of the package, by names in its own source',
     ('scale/bench.py', 'subprocess'): 'measures scripts that its caller names, without a shell',
     ('scale/bench_files.py', 'subprocess'): 'measures code in its own source in processes of their own, without a shell',
+    ('physics/generate.py', 'multiprocessing'): 'its own processes, which are sent the number of a part and give back a path',
+    ('scale/bench_objects.py', 'subprocess'): 'measures functions of its own in processes of their own, without a shell',
 }
 
 def dotted(node):

@@ -83,7 +83,7 @@ def read(self:Packed,
     if got != sum(length for *_, length in spans): raise FileError(f'{path} was cut short while it was in use. Train again.')
     return found
 
-# %% ../../nbs/160_data.batches.ipynb #c28813c2
+# %% ../../nbs/160_data.batches.ipynb #bc85a9e6
 @dataclass(frozen=True)
 class Sample:
     "Events as tensors, each with N rows."
@@ -96,9 +96,6 @@ class Sample:
     def lengths(self): # (N,) particles of each event, of all kinds together; None for flat events
         packed = [t.n for t in self.x.values() if isinstance(t, Packed)]
         return sum(packed).cpu() if packed else None
-    def expect(self, index): # rows that are needed soon
-        for t in self.x.values():
-            if isinstance(t, Packed): t.expect(index)
     def __len__(self): return len(self.w)
     def to(self, device): return replace(self, x={n: t.to(device) for n, t in self.x.items()}, y=self.y.to(device), w=self.w.to(device))
 
