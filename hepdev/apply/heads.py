@@ -106,7 +106,7 @@ def gains(
         rows[f'{name} - {base}'] = cells | {('AMS', 'gain'): with_uncertainty(float(g.value), float(g.error))}
     return pd.DataFrame(rows).T
 
-# %% ../../nbs/995_apply.heads.ipynb #5ce0944c
+# %% ../../nbs/995_apply.heads.ipynb #4f4403ec
 def plot_gains(
     events:Events,
     scores:dict,    # name -> (S,N) from `outer_scores`
@@ -122,5 +122,5 @@ def plot_gains(
         t, each = fold_test(ours, theirs, folds=folds), (ours - theirs).view(-1, folds).mean(0)
         ax.scatter(each, i + 0.1*(np.arange(folds) - (folds - 1)/2), c=np.arange(folds), cmap='viridis', s=16)
         for error, width in ((t.error, 1), (t.plain, 3)): ax.errorbar(t.value, i, xerr=error, fmt='ko', ms=4, lw=width)
-    ax.axvline(0, color='k', lw=0.6); ax.set_yticks(range(len(over)), [f'{n}\nover {b}' for n, b in over], fontsize=8); ax.invert_yaxis(); ax.set_xlabel('difference in AUC')
+    ax.axvline(0, color='k', lw=0.6); ax.set_yticks(range(len(over)), [f'{n}\nover {b}' for n, b in over], fontsize=8); ax.invert_yaxis(); ax.set_xlabel('difference in AUC'); ax.locator_params(axis='x', nbins=7)
     return ax

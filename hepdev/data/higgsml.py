@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['DERIVED', 'PRIMITIVE', 'MISSING', 'higgs_schema', 'higgs_particles', 'challenge_yields', 'download_higgsml']
 
-# %% ../../nbs/190_data.higgsml.ipynb #a9e36042
+# %% ../../nbs/190_data.higgsml.ipynb #e427fa17
 import hashlib
 from dataclasses import replace
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
+import numpy as np
 from tqdm import tqdm
 
 from ..core import DataError, FileError, publish
