@@ -5,9 +5,11 @@
 # %% auto #0
 __all__ = ['Packed', 'Sample', 'make_sample', 'Streams', 'Batch', 'take']
 
-# %% ../../nbs/160_data.batches.ipynb #edb00a0a
+# %% ../../nbs/160_data.batches.ipynb #4f9db390
 import math, os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ from torch import Tensor
 
 from ..core import DataError, FileError, key
 
-# %% ../../nbs/160_data.batches.ipynb #293d4659
+# %% ../../nbs/160_data.batches.ipynb #269ed75b
 @dataclass
 class Packed:
     "Particles of all events, without padding."
@@ -28,16 +30,24 @@ class Packed:
     folder:Path=None # where the values lie, if not in memory
     name:str=''      # and under which name
 
-    def __post_init__(self): self.start = self.n.cumsum(0) - self.n
+    def __post_init__(self): self.start, self.coming = self.n.cumsum(0) - self.n, []
+    @cached_property
+    def reader(self): return ThreadPoolExecutor(1)
     def __len__(self): return len(self.n)
     def to(self, device): return replace(self, values={k: v.to(device) for k, v in self.values.items()}, n=self.n.to(device))
 
-# %% ../../nbs/160_data.batches.ipynb #ac3e7380
+# %% ../../nbs/160_data.batches.ipynb #59185d51
 @patch
 def take(self:Packed,
     index:Tensor, # (...) rows of the sample
 )->dict: # ending of a name -> (...,P,F); '_mask' -> (...,P)
     "Particles of some events, with padding."
+    begun = next((i for i, (rows, _) in enumerate(self.coming) if torch.equal(rows, index)), None)
+    return self.find(index) if begun is None else self.coming.pop(begun)[1].result()
+
+@patch
+def find(self:Packed, index):
+    "What `take` gives."
     n = self.n[index]
     place = torch.arange(self.size if self.fixed else max(1, int(n.max())), device=n.device)
     mask = place < n[..., None]
@@ -47,7 +57,7 @@ def take(self:Packed,
     rows = torch.where(mask, self.start[index][..., None] + place, len(next(iter(self.values.values()))) - 1)
     return {k: v.index_select(0, rows.flatten()).view(*rows.shape, v.shape[1]) for k, v in self.values.items()} | {'_mask': mask}
 
-# %% ../../nbs/160_data.batches.ipynb #2bbbeb19
+# %% ../../nbs/160_data.batches.ipynb #3da96731
 @patch
 def spans(self:Packed,
     k,     # ending of a tensor's name
@@ -61,11 +71,18 @@ def spans(self:Packed,
 def expect(self:Packed,
     index, # (...) rows of the sample
 ):
-    "Have particles fetched that are needed soon, without waiting for them."
-    if not self.folder or not hasattr(os, 'posix_fadvise'): return # as on macOS
+    "Have the system fetch particles, without waiting for them."
+    if not hasattr(os, 'posix_fadvise'): return # as on macOS
     for k in self.values:
         with open(self.folder/f'{self.name}{k}', 'rb', buffering=0) as f:
             for _, at, length in self.spans(k, index): os.posix_fadvise(f.fileno(), at, length, os.POSIX_FADV_WILLNEED)
+
+@patch
+def begin(self:Packed,
+    index, # (...) rows of the sample
+):
+    "Begin to read particles; `take` of the same rows waits for them. What was begun before the last call and not taken is forgotten."
+    if self.folder: self.coming = [*self.coming[-1:], (index, self.reader.submit(self.find, index))]
 
 # %% ../../nbs/160_data.batches.ipynb #50ca06de
 @patch
@@ -83,7 +100,7 @@ def read(self:Packed,
     if got != sum(length for *_, length in spans): raise FileError(f'{path} was cut short while it was in use. Train again.')
     return found
 
-# %% ../../nbs/160_data.batches.ipynb #bc85a9e6
+# %% ../../nbs/160_data.batches.ipynb #8fb89231
 @dataclass(frozen=True)
 class Sample:
     "Events as tensors, each with N rows."
@@ -92,6 +109,9 @@ class Sample:
     w:Tensor  # (N,) float32
     hash:np.ndarray # (N,) uint64 identity of each event
 
+    def begin(self, index): # rows that are taken next
+        for t in self.x.values():
+            if isinstance(t, Packed): t.begin(index)
     @property
     def lengths(self): # (N,) particles of each event, of all kinds together; None for flat events
         packed = [t.n for t in self.x.values() if isinstance(t, Packed)]

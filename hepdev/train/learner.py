@@ -299,7 +299,7 @@ def fit(self:Learner,
             self('after_fit')
     return self.history
 
-# %% ../../nbs/420_train.learner.ipynb #03b74fc6
+# %% ../../nbs/420_train.learner.ipynb #08a02ae8
 @patch
 def one_epoch(self:Learner, bar):
     "The rest of the epoch under way, and validation at its end."
@@ -311,6 +311,7 @@ def one_epoch(self:Learner, bar):
     while self.step < last and not (self.stop or self.interrupted):
         until = min([last, self.step + ahead, *(cb.wakes(self) for cb in self.cbs if hasattr(cb, 'after_step'))])
         now = index[self.step - first:(until if self.closed else self.step + 1) - first]
+        if not self.closed and self.step + 1 < last: self.sample.begin(index[self.step + 1 - first])
         self.many_steps(now) if self.closed else self.one_step(now[0])
         bar.update(len(now))
     if self.step < last: return
