@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['train_heads', 'outer_scores', 'fold_metrics', 'ams_gain', 'gains', 'plot_gains']
 
-# %% ../../nbs/995_apply.heads.ipynb #2a3f07f8
+# %% ../../nbs/995_apply.heads.ipynb #b83c4264
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -14,7 +14,7 @@ import pandas as pd
 from .techniques import outer_folds
 from ..core import check_name, with_uncertainty
 from ..data.higgsml import challenge_yields
-from ..data.recipe import Recipe
+from ..data.recipe import described
 from ..data.schema import Events
 from ..data.weights import balance_classes
 from ..ensemble.bundle import Bundle, make_bundle
@@ -23,15 +23,9 @@ from ..evaluate.plots import axes_or_new
 from ..evaluate.significance import best_cut
 from ..evaluate.uncertainty import Estimate, bootstrap_ams, derived
 from ..measure.versus import fold_test, fold_values
-from ..models.composed import composed
-from ..models.stack import Ensemble
-from ..train.augment import Augment
-from ..train.learner import Learner
-from ..train.losses import bce
-from ..train.schedule import one_cycle
-from ..train.stop import SaveBest
+from ..scale.job import Job
 
-# %% ../../nbs/995_apply.heads.ipynb #d47c2f8b
+# %% ../../nbs/995_apply.heads.ipynb #98c73b79
 def train_heads(
     events:Events,    # training events, weighted
     steps:Sequence,   # of the recipe
@@ -45,10 +39,9 @@ def train_heads(
     seed:int=0,
 )->Bundle:
     "Train an ensemble of two-class networks of any heads and body."
-    recipe = Recipe(steps).fit(events)
-    ens = Ensemble(composed(recipe.layout, heads=heads, body=body), members, seed=seed)
-    learn = Learner(ens, recipe, bce, cbs=[one_cycle(lr), *([Augment(*augment)] if augment else []), SaveBest()], seed=seed)
-    learn.fit(events, epochs=epochs, bs=bs)
+    job = Job(steps=tuple(map(described, steps)), architecture='composed', network=dict(heads=heads, body=body), augment=tuple(augment), members=members, epochs=epochs, bs=bs, lr=lr, seed=seed)
+    learn = job.learner(events)
+    job.fit(learn, events)
     return make_bundle(learn)
 
 # %% ../../nbs/995_apply.heads.ipynb #1aed8238

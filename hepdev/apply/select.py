@@ -43,7 +43,7 @@ def safe_transforms(
     mirrors = all({'pt', 'phi', 'eta'} <= set(p) for p in parts if 'eta' in p) and any('eta' in p for p in parts)
     return tuple(n for n in names if (mirrors if n == 'flip_z' else turns))
 
-# %% ../../nbs/980_apply.select.ipynb #2d87a7f0
+# %% ../../nbs/980_apply.select.ipynb #60b6ebde
 def train(
     events:Events,
     job:Job,
@@ -52,7 +52,7 @@ def train(
     "Train an ensemble on some columns."
     events = events if columns is None else narrowed(events, columns)
     learn = replace(job, augment=safe_transforms(events.schema, job.augment)).learner(events)
-    learn.fit(events, epochs=job.epochs, bs=job.bs)
+    job.fit(learn, events)
     return make_bundle(learn)
 
 # %% ../../nbs/980_apply.select.ipynb #c2d48e02

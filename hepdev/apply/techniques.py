@@ -90,7 +90,7 @@ def job_of(
     network = {**under.network, **t.changes.get('network', {}), **changes.pop('network', {})}
     return replace(under, **{**t.changes, **changes, 'network': network})
 
-# %% ../../nbs/910_apply.techniques.ipynb #b6cf683e
+# %% ../../nbs/910_apply.techniques.ipynb #31c88104
 def train_with(
     events,     # training events
     name:str,   # in `techniques`
@@ -100,7 +100,7 @@ def train_with(
     t, job = techniques[name], job_of(name, **changes)
     cbs = [RenewedSWA(*t.average)] if t.average else [Snapshots()] if t.snapshots else []
     learn = job.learner(events, cbs=cbs)
-    learn.fit(events, epochs=job.epochs, bs=job.bs)
+    job.fit(learn, events)
     return with_snapshots(make_bundle(learn), cbs[0]) if t.snapshots else make_bundle(learn)
 
 def measure_techniques(

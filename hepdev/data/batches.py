@@ -36,7 +36,7 @@ class Packed:
     def __len__(self): return len(self.n)
     def to(self, device): return replace(self, values={k: v.to(device) for k, v in self.values.items()}, n=self.n.to(device))
 
-# %% ../../nbs/160_data.batches.ipynb #59185d51
+# %% ../../nbs/160_data.batches.ipynb #ce716d58
 @patch
 def take(self:Packed,
     index:Tensor, # (...) rows of the sample
@@ -51,13 +51,11 @@ def find(self:Packed, index):
     n = self.n[index]
     place = torch.arange(self.size if self.fixed else max(1, int(n.max())), device=n.device)
     mask = place < n[..., None]
-    if self.folder:
-        self.expect(index)
-        return {k: self.read(k, index, len(place)) for k in self.values} | {'_mask': mask}
+    if self.folder: return {k: self.read(k, index, len(place)) for k in self.values} | {'_mask': mask}
     rows = torch.where(mask, self.start[index][..., None] + place, len(next(iter(self.values.values()))) - 1)
     return {k: v.index_select(0, rows.flatten()).view(*rows.shape, v.shape[1]) for k, v in self.values.items()} | {'_mask': mask}
 
-# %% ../../nbs/160_data.batches.ipynb #3da96731
+# %% ../../nbs/160_data.batches.ipynb #ded42bbc
 @patch
 def spans(self:Packed,
     k,     # ending of a tensor's name
@@ -68,23 +66,13 @@ def spans(self:Packed,
     return [(i, row*s, row*m) for i, (s, m) in enumerate(zip(self.start[index].flatten().tolist(), self.n[index].flatten().tolist())) if row*m]
 
 @patch
-def expect(self:Packed,
-    index, # (...) rows of the sample
-):
-    "Have the system fetch particles, without waiting for them."
-    if not hasattr(os, 'posix_fadvise'): return # as on macOS
-    for k in self.values:
-        with open(self.folder/f'{self.name}{k}', 'rb', buffering=0) as f:
-            for _, at, length in self.spans(k, index): os.posix_fadvise(f.fileno(), at, length, os.POSIX_FADV_WILLNEED)
-
-@patch
 def begin(self:Packed,
     index, # (...) rows of the sample
 ):
     "Begin to read particles; `take` of the same rows waits for them. What was begun before the last call and not taken is forgotten."
     if self.folder: self.coming = [*self.coming[-1:], (index, self.reader.submit(self.find, index))]
 
-# %% ../../nbs/160_data.batches.ipynb #50ca06de
+# %% ../../nbs/160_data.batches.ipynb #80fa1c9d
 @patch
 def read(self:Packed,
     k,     # ending of a tensor's name
@@ -96,6 +84,8 @@ def read(self:Packed,
     found, step = like.new_zeros(*index.shape, size, like.shape[1]), size*like.shape[1]*like.element_size()
     room = found.view(-1).numpy().view(np.uint8)
     with open(path, 'rb', buffering=0) as f:
+        if hasattr(os, 'posix_fadvise'): # not on macOS
+            for _, at, length in spans: os.posix_fadvise(f.fileno(), at, length, os.POSIX_FADV_WILLNEED)
         got = sum(os.preadv(f.fileno(), [room[i*step:i*step + length]], at) for i, at, length in spans)
     if got != sum(length for *_, length in spans): raise FileError(f'{path} was cut short while it was in use. Train again.')
     return found

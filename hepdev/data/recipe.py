@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['steps', 'derived', 'Table', 'ObjectLayout', 'Layout', 'weighted_moments', 'weighted_quantiles', 'step', 'make_step',
-           'Cartesian', 'Derived', 'Without', 'Numbered', 'check_turns', 'Aligned', 'Imputed', 'Scaled', 'Principal',
-           'Each', 'momenta', 'Energy', 'Relative', 'Logged', 'Recipe', 'check_flat']
+           'described', 'Cartesian', 'Derived', 'Without', 'Numbered', 'check_turns', 'Aligned', 'Imputed', 'Scaled',
+           'Principal', 'Each', 'momenta', 'Energy', 'Relative', 'Logged', 'Recipe', 'check_flat']
 
 # %% ../../nbs/150_data.recipe.ipynb #a52d22d3
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -85,7 +85,7 @@ def weighted_quantiles(
     c = w[there].double()[order].cumsum(0)
     return x[torch.searchsorted(c, torch.as_tensor(q, dtype=torch.float64)*(1 - 1e-9)*c[-1]).clamp(max=len(x)-1)]
 
-# %% ../../nbs/150_data.recipe.ipynb #65be86ff
+# %% ../../nbs/150_data.recipe.ipynb #c0db6ba1
 steps = {}
 
 def step(cls):
@@ -104,9 +104,11 @@ def make_step(
     for k in settings: check_name(f'setting of {name}', k, known)
     return steps[name](**settings)
 
-def _described(s):
-    "Name and settings of a step, as JSON types."
-    plain = lambda v: [*map(_described, v)] if isinstance(v, tuple) and v and type(v[0]) in steps.values() else v
+def described(
+    s, # a step
+)->list: # name and settings, JSON types; `make_step` makes it again
+    "What a step is."
+    plain = lambda v: [*map(described, v)] if isinstance(v, tuple) and v and type(v[0]) in steps.values() else v
     return [type(s).__name__, {f.name: plain(getattr(s, f.name)) for f in fields(s)}]
 
 # %% ../../nbs/150_data.recipe.ipynb #389a73e7
@@ -455,13 +457,13 @@ def check_flat(
     "Refuse a recipe that reads objects."
     if recipe.layout.objects: raise DataError(f'{what} knows columns of events only, and this recipe reads objects {", ".join(map(repr, recipe.layout.objects))}. Use a network of columns for it.')
 
-# %% ../../nbs/150_data.recipe.ipynb #99ea1529
+# %% ../../nbs/150_data.recipe.ipynb #3959f345
 @patch
 def to_dict(self:Recipe)->dict: # JSON types
     "Steps, settings and what was learnt."
     layout = asdict(self.layout)
     if not self.layout.objects: del layout['objects']
-    return dict(steps=[dict(zip(('name', 'settings'), _described(s))) | dict(state=state) for s, state in zip(self.steps, self.states)], schema=self.schema.to_dict(), layout=layout)
+    return dict(steps=[dict(zip(('name', 'settings'), described(s))) | dict(state=state) for s, state in zip(self.steps, self.states)], schema=self.schema.to_dict(), layout=layout)
 
 @patch(cls_method=True)
 def from_dict(cls:Recipe,

@@ -53,7 +53,7 @@ def best_of(
         times.append(time.perf_counter() - start)
     return min(times)
 
-# %% ../../nbs/890_scale.bench.ipynb #3611dfef
+# %% ../../nbs/890_scale.bench.ipynb #44252891
 def repeated(
     df:pd.DataFrame, # columns of the challenge
     n:int,           # events wanted
@@ -73,7 +73,7 @@ def job_h(
     "Train and predict once."
     learn = job.learner(train, device=device)
     start = time.perf_counter()
-    learn.fit(train, epochs=job.epochs, bs=job.bs)
+    job.fit(learn, train)
     mid = time.perf_counter()
     scored = make_bundle(learn).predict(test, views=views)
     assert (scored.n_members == len(learn.ens)).all(), 'a training event among those to score: not all members would judge it'
@@ -143,7 +143,7 @@ def auc_of_folds(
         rows.append(dict(fold=f, train_s=time.perf_counter() - start, auc=float(roc_auc(score(test), test.y, test.w))))
     return pd.DataFrame(rows)
 
-# %% ../../nbs/890_scale.bench.ipynb #4cf06ace
+# %% ../../nbs/890_scale.bench.ipynb #8683f169
 def fit_job(
     job:Job,
     events:Events,  # to train on
@@ -151,7 +151,7 @@ def fit_job(
 ): # function of events that scores them
     "Train a job."
     learn = job.learner(events)
-    learn.fit(events, epochs=job.epochs, bs=job.bs)
+    job.fit(learn, events)
     return lambda e: make_bundle(learn).predict(e, views=views).score.to_numpy()
 
 def lumin_auc_of_folds(

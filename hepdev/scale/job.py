@@ -99,7 +99,7 @@ def find_job(
     except FileNotFoundError: raise FileError(f'{name} does not exist.') from None
     except ValueError as e: raise FileError(f'{name} is no JSON: {e}.') from None
 
-# %% ../../nbs/860_scale.job.ipynb #15005b46
+# %% ../../nbs/860_scale.job.ipynb #b1f2286b
 def find_device(
     name:str, # 'cpu', 'cuda', 'cuda:1', ..
 )->torch.device: # raises `DataError`
@@ -124,6 +124,15 @@ def learner(self:Job,
     augment = [Augment(*self.augment)] if self.augment and (recipe.layout.vectors or recipe.layout.objects) else []
     return Learner(ens, recipe, loss, cbs=[make_schedule(*self.schedule, lr=self.lr), *augment, SaveBest(), *cbs], metrics=[roc_auc] if classes == 2 else [] if classes or targets else [mae],
                    negative=self.negative, seed=self.seed)
+
+@patch
+def fit(self:Job,
+    learn:Learner, # of this job
+    events,        # training events
+    *, folder=None, # where to keep the tensors on disk, for events that do not fit into memory
+):
+    "Train a learner as the job says."
+    learn.fit(events, epochs=self.epochs, bs=self.bs, folds=self.folds, alike=self.alike, folder=folder)
 
 # %% ../../nbs/860_scale.job.ipynb #0a0bb4e5
 class Checkpoint(Callback):
@@ -153,7 +162,7 @@ def _sole(out, used):
     finally:
         if new and Path(out).is_dir() and not any(Path(out).iterdir()): Path(out).rmdir()
 
-# %% ../../nbs/860_scale.job.ipynb #f50509ab
+# %% ../../nbs/860_scale.job.ipynb #fe879a56
 def run_job(
     job:Job,
     events,         # training events
@@ -173,7 +182,7 @@ def run_job(
         save = lambda learn: made(learn).save(out, overwrite=True)
         learn = job.learner(events, device=device, cbs=(*cbs, Checkpoint(save, checkpoint if resume or not there else math.inf)))
         if resume and there: learn.restore(_resumable(out, job, events).training)
-        learn.fit(events, epochs=job.epochs, bs=job.bs, folds=job.folds, alike=job.alike, folder=folder)
+        job.fit(learn, events, folder=folder)
         bundle = made(learn)
         bundle.save(out, overwrite=True)
     return bundle

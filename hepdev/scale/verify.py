@@ -72,13 +72,13 @@ def describe_file(
         return f"{manifest['kind']}, format {manifest['format']}{'' if manifest.get('complete', True) else ', its training was interrupted'}"
     with FoldFile(path, verify=False) as f: return f"hepdev fold file, format {check_seal(path, verify=False)['version']}, {len(f)} events"
 
-# %% ../../nbs/855_scale.verify.ipynb #8cb3460d
+# %% ../../nbs/855_scale.verify.ipynb #fe8d6439
 @command
 def hepdev_verify(
     *files:str,         # fold files, and folders of bundles
-    parts:bool=False,   # list the parts of each?
+    parts:bool=False,   # list the parts of each, with their sizes in bytes?
 ):
-    "Check files that hepdev made: digest, structure and every value. Status 0 only if all are good."
+    "Check files that hepdev made, fold files and folders of bundles or exports: digest, structure and every value of each. Status 0 only if all are good."
     if not files: raise DataError('Name the files to check, for example: hepdev-verify events.h5 run/bundle')
     bad = 0
     for file in files:
