@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['write_many', 'jet_recipe', 'PerParticle', 'Clock', 'forget', 'room_trial', 'Turns', 'stream_trial', 'in_process']
 
-# %% ../../nbs/898_scale.bench_objects.ipynb #17c61ee3
+# %% ../../nbs/898_scale.bench_objects.ipynb #215c9cc6
 import json, os, subprocess, sys, time
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..data.batches import Packed, make_sample, take
+from ..data.batches import Packed
 from ..data.foldfile import FoldFile, write_foldfile
 from ..data.recipe import Cartesian, Each, Energy, Imputed, Recipe, Relative, Scaled
 from ..data.schema import event_hash

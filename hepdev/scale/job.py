@@ -6,7 +6,7 @@
 __all__ = ['schedules', 'jobs', 'Job', 'make_schedule', 'job_from', 'find_job', 'find_device', 'Checkpoint', 'run_job',
            'stop_if_interrupted', 'hepdev_train']
 
-# %% ../../nbs/860_scale.job.ipynb #ea6f6635
+# %% ../../nbs/860_scale.job.ipynb #e7767a8e
 import inspect, json, math, time
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -25,7 +25,6 @@ from ..data.sources import command
 from ..ensemble.bundle import BUNDLE, Bundle, load_bundle, make_bundle
 from ..ensemble.snapshots import fge
 from ..evaluate.metrics import mae, roc_auc
-from ..models.composed import composed # registers itself
 from ..models.heads import Architecture, architectures
 from ..models.stack import Ensemble
 from ..physics.augment import transforms
